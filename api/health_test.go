@@ -1,0 +1,64 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+)
+
+func ask(t *testing.T, h http.Handler, method, path string) (*httptest.ResponseRecorder, map[string]any) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	var body map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+		t.Fatalf("%s %s: body is no JSON: %v\n%s", method, path, err, w.Body)
+	}
+	return w, body
+}
+
+func component(name string, optional bool, err error) Component {
+	return Component{Name: name, Optional: optional, Check: func(context.Context) error { return err }}
+}
+
+func TestHealth_namesWhatDoesNotWork(t *testing.T) {
+	broken := errors.New("secret detail: /var/lib/x.db is locked")
+	for _, c := range []struct {
+		name       string
+		components []Component
+		code       int
+		status     string
+	}{
+		{"all work", []Component{component("database", false, nil), component("redis", true, nil)}, 200, "healthy"},
+		{"an optional part is away", []Component{component("database", false, nil), component("redis", true, broken)}, 200, "degraded"},
+		{"books are away", []Component{component("database", false, broken), component("redis", true, nil)}, 503, "unhealthy"},
+		{"unhealthy beats degraded", []Component{component("redis", true, broken), component("database", false, broken)}, 503, "unhealthy"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, body := ask(t, Handler(Options{Components: c.components, Log: zap.NewNop()}), "GET", "/health")
+			if w.Code != c.code || body["status"] != c.status || body["service"] != "llm-gateway" {
+				t.Errorf("got %d %v, want %d %s", w.Code, body, c.code, c.status)
+			}
+			if strings.Contains(w.Body.String(), "secret detail") {
+				t.Errorf("the answer shows internals: %s", w.Body)
+			}
+		})
+	}
+}
+
+func TestHandler_unknownPathAndMethod(t *testing.T) {
+	h := Handler(Options{Log: zap.NewNop()})
+	if w, body := ask(t, h, "GET", "/nothing"); w.Code != 404 || body["detail"] == "" {
+		t.Errorf("unknown path: %d %v", w.Code, body)
+	}
+	w, _ := ask(t, h, "POST", "/health")
+	if w.Code != 405 || w.Header().Get("Allow") != "GET" {
+		t.Errorf("wrong method: %d, Allow %q", w.Code, w.Header().Get("Allow"))
+	}
+}

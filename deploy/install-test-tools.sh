@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks: a C compiler for the race
+# detector, and Python's venv for the SDK clients. Where it may not install, it
+# says what is missing.
+set -euo pipefail
+
+missing=()
+command -v cc >/dev/null || command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+command -v python3 >/dev/null || missing+=(python3)
+command -v curl >/dev/null || missing+=(curl)
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "installing for the tests: ${missing[*]}" >&2
+  apt-get update -qq >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  exit 0
+fi
+echo "the tests need: ${missing[*]} (install them with your package manager, then run make test again)" >&2
+exit 1

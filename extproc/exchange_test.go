@@ -1,0 +1,404 @@
+package extproc
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+)
+
+const (
+	chatBody   = `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5}`
+	streamBody = `{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5,"stream":true}`
+	jsonAnswer = `{"id":"1","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`
+
+	delta      = "data: {\"id\":\"1\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"yes\"},\"finish_reason\":null}],\"usage\":null}\n\n"
+	finish     = "data: {\"id\":\"1\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n"
+	usageChunk = "data: {\"id\":\"1\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}\n\n"
+	done       = "data: [DONE]\n\n"
+)
+
+// admittedConversation is a request that has left.
+func (r *rig) admittedConversation(body string) *conversation {
+	r.t.Helper()
+	c := r.begin()
+	if a := c.say(post("/v1/chat/completions")); admitted(a) {
+		r.t.Fatal("admitted before the body was read")
+	}
+	if a := c.say(requestBodyMsg(body)); !admitted(a) {
+		r.t.Fatalf("not admitted: %v", a)
+	}
+	return c
+}
+
+func TestExchange_jsonAnswerIsChargedBeforeItsEndIsReleased(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.admittedConversation(chatBody)
+	c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "application/json"))
+	half := len(jsonAnswer) / 2
+	c.say(responseBodyMsg(jsonAnswer[:half], false))
+	if r.books.resolutions() != 0 {
+		t.Fatal("charged before the end was seen")
+	}
+	c.say(responseBodyMsg(jsonAnswer[half:], false))
+	if d := cmp.Diff([]string{"reserve h1", "settle h1 reported 3+4"}, r.books.events); d != "" {
+		t.Fatalf("the closing brace was released unpaid: %s", d)
+	}
+	c.say(responseBodyMsg("", true))
+	c.end()
+	if len(r.books.events) != 2 {
+		t.Errorf("charged again: %v", r.books.events)
+	}
+}
+
+func TestExchange_streamAsksForUsageAndTakesItOutAgain(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.begin()
+	c.say(post("/v1/chat/completions"))
+	a := c.say(requestBodyMsg(streamBody))
+	sent := a.GetRequestBody().GetResponse()
+	want := strings.TrimSuffix(streamBody, "}") + `,"stream_options":{"include_usage":true}}`
+	if got := string(sent.GetBodyMutation().GetBody()); got != want {
+		t.Errorf("sent %s", got)
+	}
+	if got := setHeaders(sent.GetHeaderMutation().GetSetHeaders())["content-length"]; got != strconv.Itoa(len(want)) {
+		t.Errorf("content-length %q, body has %d", got, len(want))
+	}
+	c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "text/event-stream"))
+	if a := c.say(responseBodyMsg(delta, false)); a != r.server.shared.passResponseBody {
+		t.Errorf("an untouched piece costs a message of its own: %v", a)
+	}
+	c.say(responseBodyMsg(finish, false))
+	before := len(r.books.outcomes)
+	a = c.say(responseBodyMsg(usageChunk, false))
+	if before != 0 || len(r.books.outcomes) != 1 || r.books.outcomes[0].Provenance != billing.Reported {
+		t.Fatalf("events %v", r.books.events)
+	}
+	if !a.GetResponseBody().GetResponse().GetBodyMutation().GetClearBody() {
+		t.Errorf("the usage chunk nobody asked for is passed on: %v", a)
+	}
+	fields := a.GetDynamicMetadata().GetFields()["llmgw"].GetStructValue().GetFields()
+	if fields["total_tokens"].GetNumberValue() != 7 || fields["provenance"].GetStringValue() != "reported" {
+		t.Errorf("metadata %v", fields)
+	}
+	c.say(responseBodyMsg(done, false))
+	c.say(responseBodyMsg("", true))
+	c.end()
+	if r.books.resolutions() != 1 {
+		t.Errorf("events %v", r.books.events)
+	}
+}
+
+func TestExchange_usageTheClientAskedForStays(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.begin()
+	c.say(post("/v1/chat/completions"))
+	a := c.say(requestBodyMsg(strings.TrimSuffix(streamBody, "}") + `,"stream_options":{"include_usage":true}}`))
+	if a.GetRequestBody().GetResponse().GetBodyMutation() != nil {
+		t.Error("the request was changed")
+	}
+	c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "text/event-stream"))
+	for _, piece := range []string{delta, finish, usageChunk, done} {
+		if a := c.say(responseBodyMsg(piece, false)); a.GetResponseBody().GetResponse().GetBodyMutation() != nil {
+			t.Errorf("%q was changed", piece)
+		}
+	}
+	c.say(responseBodyMsg("", true))
+	c.end()
+}
+
+// TestExchange_outcomes is the outcome table: how an exchange ends decides
+// what is charged and how sure the figure is.
+func TestExchange_outcomes(t *testing.T) {
+	sse := responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "text/event-stream")
+	jsonHeaders := responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "application/json")
+	noUsage := strings.Split(jsonAnswer, `,"usage"`)[0] + "}"
+	for _, c := range []struct {
+		name, body string
+		answer     []*extprocv3.ProcessingRequest
+		want       string
+	}{
+		{"client leaves before the first byte", chatBody, nil, "settle h1 aborted 10+0"},
+		{"upstream refused", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("upstream_reset_before_response_started{connection_refused}", false, ":status", "503"), responseBodyMsg("{}", true)}, "void h1"},
+		{"upstream says 400", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", false, ":status", "400", "content-type", "application/json")}, "void h1"},
+		{"upstream says 302", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", false, ":status", "302")}, "void h1"},
+		{"no usage in a complete JSON", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage, true)}, "settle h1 estimated 10+1"},
+		{"usage lies", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(strings.Replace(jsonAnswer, ":4,", ":-4,", 1), true)}, "settle h1 estimated 10+1"},
+		{"JSON cut", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage[:len(noUsage)-4], false)}, "settle h1 aborted 10+1"},
+		{"204", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", true, ":status", "204")}, "settle h1 estimated 10+0"},
+		{"stream without usage", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish, false), responseBodyMsg(done, false), responseBodyMsg("", true)}, "settle h1 estimated 10+1"},
+		{"stream broken off", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false)}, "settle h1 aborted 10+1"},
+		{"stream ends without [DONE]", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false), responseBodyMsg("", true)}, "settle h1 aborted 10+1"},
+		{"client leaves after the usage chunk", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish, false), responseBodyMsg(usageChunk, false)}, "settle h1 reported 3+4"},
+		{"trailers end the answer", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish+usageChunk+done, false), responseTrailersMsg()}, "settle h1 reported 3+4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			talk := r.admittedConversation(c.body)
+			for _, m := range c.answer {
+				talk.say(m)
+			}
+			talk.end()
+			talk.end() // the defer may run after an orderly end too
+			got := slices.DeleteFunc(r.books.events, func(e string) bool { return strings.HasPrefix(e, "checkpoint") })
+			if d := cmp.Diff([]string{"reserve h1", c.want}, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestExchange_unwrittenChargeCutsTheAnswer(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.admittedConversation(chatBody)
+	c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "application/json"))
+	r.books.settleErr = billing.ErrUnavailable
+	if a, err := c.x.step(t.Context(), responseBodyMsg(jsonAnswer, true)); err == nil {
+		t.Fatalf("the end was given away: %v", a)
+	}
+}
+
+func TestExchange_laterLargerFigureIsCorrected(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.admittedConversation(streamBody)
+	c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "text/event-stream"))
+	c.say(responseBodyMsg(delta+usageChunk, false))
+	c.say(responseBodyMsg(strings.NewReplacer(":4,", ":6,", ":7}", ":9}").Replace(usageChunk), false))
+	c.say(responseBodyMsg(done, true))
+	c.end()
+	want := []string{"reserve h1", "checkpoint h1", "settle h1 reported 3+4", "correct h1 3+6"}
+	if d := cmp.Diff(want, r.books.events); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestExchange_refusals(t *testing.T) {
+	headers := func(more ...string) *extprocv3.ProcessingRequest { return requestHeadersMsg(false, more...) }
+	auth := []string{"authorization", "Bearer " + goodSecret}
+	at := func(method, path string, more ...string) *extprocv3.ProcessingRequest {
+		return headers(append([]string{":method", method, ":path", path}, more...)...)
+	}
+	const chat = "/v1/chat/completions"
+	for _, c := range []struct {
+		name    string
+		message *extprocv3.ProcessingRequest
+		body    string
+		status  int32
+		code    string
+		header  [2]string
+	}{
+		{"no key", at("POST", chat), "", 401, "missing_api_key", [2]string{"www-authenticate", `Bearer realm="llm-gateway"`}},
+		{"empty key", at("POST", chat, "authorization", "Bearer "), "", 401, "missing_api_key", [2]string{}},
+		{"basic", at("POST", chat, "authorization", "Basic abc"), "", 401, "missing_api_key", [2]string{}},
+		{"wrong key", at("POST", chat, "authorization", "Bearer sk-no"), "", 403, "invalid_api_key", [2]string{}},
+		{"two keys", at("POST", chat, "authorization", "Bearer "+goodSecret, "authorization", "Bearer x"), "", 400, "malformed_authorization", [2]string{}},
+		{"two keys joined", at("POST", chat, "authorization", "Bearer "+goodSecret+",Bearer x"), "", 400, "malformed_authorization", [2]string{}},
+		{"junk behind the key", at("POST", chat, "authorization", "Bearer "+goodSecret+" x"), "", 400, "malformed_authorization", [2]string{}},
+		{"unknown path", at("POST", "/v1/responses", auth...), "", 404, "not_found", [2]string{}},
+		{"trailing slash", at("POST", chat+"/", auth...), "", 404, "not_found", [2]string{}},
+		{"other case", at("POST", "/v1/Chat/completions", auth...), "", 404, "not_found", [2]string{}},
+		{"method", at("GET", chat, auth...), "", 405, "method_not_allowed", [2]string{"allow", "POST"}},
+		{"options", at("OPTIONS", chat), "", 405, "method_not_allowed", [2]string{"allow", "POST"}},
+		{"compressed body", at("POST", chat, append(auth, "content-encoding", "gzip")...), "", 415, "unsupported_content_encoding", [2]string{}},
+		{"announced too large", at("POST", chat, append(auth, "content-length", "1048577")...), "", 413, "request_too_large", [2]string{}},
+		{"too large", at("POST", chat, auth...), strings.Repeat(" ", 1<<20+1), 413, "request_too_large", [2]string{}},
+		{"no body", requestHeadersMsg(true, ":method", "POST", ":path", chat, "authorization", "Bearer "+goodSecret), "", 400, "invalid_json", [2]string{}},
+		{"bad body", at("POST", chat, auth...), `{"model":1}`, 400, "invalid_value", [2]string{}},
+		{"model not of this key", at("POST", chat, "authorization", "bearer sk-models"), chatBody, 403, "model_not_allowed", [2]string{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			talk := r.begin()
+			a := talk.say(c.message)
+			if c.body != "" {
+				a = talk.say(requestBodyMsg(c.body))
+			}
+			talk.end()
+			checkRefusal(t, a, c.status, c.code)
+			got := setHeaders(a.GetImmediateResponse().GetHeaders().GetSetHeaders())
+			if c.header[0] != "" && got[c.header[0]] != c.header[1] {
+				t.Errorf("%s: %q, want %q", c.header[0], got[c.header[0]], c.header[1])
+			}
+			if len(r.limits.taken) != r.limits.returned || len(r.books.requests) > 0 {
+				t.Errorf("a refused request took something: %v %v", r.limits.taken, r.books.requests)
+			}
+		})
+	}
+}
+
+func checkRefusal(t *testing.T, a reply, status int32, code string) {
+	t.Helper()
+	i := a.GetImmediateResponse()
+	if i == nil || admitted(a) {
+		t.Fatalf("not refused: %v", a)
+	}
+	var body struct {
+		Error struct {
+			Message, Type, Code *string
+			Param               any
+		}
+		Detail string
+	}
+	if err := json.Unmarshal(i.GetBody(), &body); err != nil {
+		t.Fatalf("body: %v", err)
+	}
+	if int32(i.GetStatus().GetCode()) != status || body.Error.Code == nil || *body.Error.Code != code {
+		t.Errorf("got %d %s, want %d %s", i.GetStatus().GetCode(), i.GetBody(), status, code)
+	}
+	if body.Error.Message == nil || *body.Error.Message != body.Detail || body.Detail == "" || body.Error.Type == nil {
+		t.Errorf("body %s", i.GetBody())
+	}
+	if i.GetDetails() != "llmgw_"+code {
+		t.Errorf("details %q", i.GetDetails())
+	}
+}
+
+func TestExchange_strictestLimitAnswers(t *testing.T) {
+	budget := &billing.BudgetError{Budget: "daily", Limit: 100, Used: 90, Needed: 50, ResetIn: 90*time.Minute + time.Millisecond}
+	for _, c := range []struct {
+		name   string
+		set    func(*rig)
+		code   string
+		expect map[string]string
+	}{
+		{"window", func(r *rig) { r.limits.denied, r.limits.retryIn = true, 1500*time.Millisecond }, "rate_limit_exceeded", map[string]string{"retry-after": "2", "retry-after-ms": "1500", "x-should-retry": "", "x-ratelimit-remaining": "0"}},
+		{"budget", func(r *rig) { r.books.reserveErr = budget }, "insufficient_quota", map[string]string{"retry-after": "5401", "x-should-retry": "false", "x-ratelimit-limit": "30"}},
+		{"both, budget waits longer", func(r *rig) { r.limits.denied, r.limits.retryIn, r.books.budget = true, time.Second, budget }, "insufficient_quota", map[string]string{"retry-after": "5401", "x-should-retry": "false"}},
+		{"both, window waits longer", func(r *rig) { r.limits.denied, r.limits.retryIn, r.books.budget = true, 2*time.Hour, budget }, "rate_limit_exceeded", map[string]string{"retry-after": "7200"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			c.set(r)
+			talk := r.begin()
+			talk.say(post("/v1/chat/completions"))
+			a := talk.say(requestBodyMsg(chatBody))
+			checkRefusal(t, a, 429, c.code)
+			got := setHeaders(a.GetImmediateResponse().GetHeaders().GetSetHeaders())
+			for name, want := range c.expect {
+				if got[name] != want {
+					t.Errorf("%s: %q, want %q", name, got[name], want)
+				}
+			}
+			if len(r.limits.taken) != r.limits.returned {
+				t.Error("the window keeps a place that a budget refused")
+			}
+		})
+	}
+}
+
+func TestExchange_closedWhenTheBooksAre(t *testing.T) {
+	for name, set := range map[string]func(*rig){
+		"keys":  func(r *rig) { r.books.lookupErr = errors.New("disk on fire at /var/lib/x") },
+		"holds": func(r *rig) { r.books.reserveErr = billing.ErrUnavailable },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			set(r)
+			talk := r.begin()
+			a := talk.say(post("/v1/chat/completions"))
+			if a.GetImmediateResponse() == nil {
+				a = talk.say(requestBodyMsg(chatBody))
+			}
+			checkRefusal(t, a, 503, "service_unavailable")
+			if strings.Contains(string(a.GetImmediateResponse().GetBody()), "disk") {
+				t.Error("internals are shown")
+			}
+		})
+	}
+}
+
+func TestExchange_forwardsNoSecretOfTheClient(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.UpstreamKey = "sk-upstream" })
+	c := r.begin()
+	a := c.say(post("/v1/chat/completions", "x-api-key", "a", "cookie", "b", "x-llmgw-admit", "1", "x-llmgw-key", "z"))
+	m := a.GetRequestHeaders().GetResponse().GetHeaderMutation()
+	if got := setHeaders(m.GetSetHeaders()); got["authorization"] != "Bearer sk-upstream" || len(got) != 1 {
+		t.Errorf("set %v", got)
+	}
+	for _, name := range []string{"accept-encoding", "x-api-key", "cookie", "x-llmgw-admit", "x-llmgw-key"} {
+		if !slices.Contains(m.GetRemoveHeaders(), name) {
+			t.Errorf("%s is not removed: %v", name, m.GetRemoveHeaders())
+		}
+	}
+	without := newRig(t, nil).begin().say(post("/v1/chat/completions")).GetRequestHeaders().GetResponse().GetHeaderMutation()
+	if !slices.Contains(without.GetRemoveHeaders(), "authorization") {
+		t.Errorf("the client's key reaches the upstream: %v", without)
+	}
+}
+
+func TestExchange_modelsListIsAdmittedOnItsHeaders(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.begin()
+	a := c.say(requestHeadersMsg(true, ":method", "GET", ":path", "/v1/models?x=1", "authorization", "Bearer "+goodSecret))
+	if !admitted(a) || len(r.limits.taken) != 1 || len(r.books.requests) != 0 {
+		t.Fatalf("%v", a)
+	}
+	a = c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "x-ratelimit-limit-requests", "9", "retry-after", "3"))
+	m := a.GetResponseHeaders().GetResponse().GetHeaderMutation()
+	if !slices.Contains(m.GetRemoveHeaders(), "x-ratelimit-limit-requests") || !slices.Contains(m.GetRemoveHeaders(), "retry-after") {
+		t.Errorf("the upstream's limits are shown: %v", m)
+	}
+	if a.GetModeOverride().GetResponseBodyMode() != filterv3.ProcessingMode_NONE {
+		t.Error("a body nobody meters is sent")
+	}
+	c.end()
+}
+
+func TestExchange_budgetExactWritesTheCeiling(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.BudgetExact = true })
+	for body, want := range map[string]string{
+		`{"model":"m","messages":[{"content":"x"}]}`:                   `{"model":"m","messages":[{"content":"x"}],"max_completion_tokens":100}`,
+		`{"model":"m","max_tokens":null,"messages":[{"content":"x"}]}`: `{"model":"m","max_tokens":100,"messages":[{"content":"x"}]}`,
+		`{"model":"m","max_tokens":4,"messages":[{"content":"x"}]}`:    ``,
+	} {
+		c := r.begin()
+		c.say(post("/v1/chat/completions"))
+		if got := string(c.say(requestBodyMsg(body)).GetRequestBody().GetResponse().GetBodyMutation().GetBody()); got != want {
+			t.Errorf("%s became %s, want %s", body, got, want)
+		}
+	}
+}
+
+func TestExchange_rateOfTheKeyBeatsTheDefault(t *testing.T) {
+	r := newRig(t, nil)
+	r.begin().say(requestHeadersMsg(true, ":method", "GET", ":path", "/v1/models", "authorization", "Bearer sk-rpm"))
+	if l := r.limits.taken[0]; l.Requests != 7 || l.Window != time.Minute {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestExchange_refusesModesItCannotMeter(t *testing.T) {
+	for name, config := range map[string]*extprocv3.ProtocolConfiguration{
+		"request body not sent":  {ResponseBodyMode: filterv3.ProcessingMode_STREAMED},
+		"response body not sent": {RequestBodyMode: filterv3.ProcessingMode_BUFFERED},
+		"response body buffered": {RequestBodyMode: filterv3.ProcessingMode_BUFFERED, ResponseBodyMode: filterv3.ProcessingMode_BUFFERED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := post("/v1/chat/completions")
+			m.ProtocolConfig = config
+			if a, err := newRig(t, nil).server.newExchange().step(t.Context(), m); err == nil {
+				t.Errorf("answered %v", a)
+			}
+		})
+	}
+}
+
+func TestExchange_envoysOwnAnswerAsFirstMessage(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.begin()
+	c.say(responseHeadersMsg("http1.codec_error", false, ":status", "400"))
+	c.say(responseBodyMsg("x", true))
+	c.end()
+	if len(r.books.events) != 0 {
+		t.Error(r.books.events)
+	}
+}

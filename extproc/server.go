@@ -1,0 +1,175 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime/debug"
+	"time"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+	"github.com/MaksimVF/llm-gateway/ratelimit"
+)
+
+// Books is what the gate needs of the books. Implementations must be safe for
+// concurrent use and must return within a bounded time.
+type Books interface {
+	// Lookup finds a key by its secret, from memory. Any error means: no.
+	Lookup(secret string) (billing.Key, error)
+	// Reserve returns only after the hold is durable; a *billing.BudgetError
+	// says which budget refuses.
+	Reserve(ctx context.Context, r billing.HoldRequest) (billing.Hold, error)
+	// Budget tells which budget would refuse need tokens now, nil if none.
+	Budget(keyID string, need int64) *billing.BudgetError
+	// Checkpoint notes how far an answer has come. It never waits.
+	Checkpoint(holdID string, p billing.Progress)
+	// Settle turns a hold into a charge, once, and returns when that is
+	// durable. On an error the client must not see the end of the answer.
+	Settle(ctx context.Context, holdID string, o billing.Outcome) error
+	// Correct raises a settled charge when the upstream's own cumulative
+	// figure grew afterwards.
+	Correct(ctx context.Context, holdID string, o billing.Outcome) error
+	// Void resolves a hold with nothing. It does not wait.
+	Void(holdID string)
+}
+
+// Limits is what the gate needs of the request windows.
+type Limits interface {
+	Take(subject string, l ratelimit.Limit) ratelimit.Decision
+	GiveBack(subject string, d ratelimit.Decision)
+}
+
+// Options are the gate's settings. The zero value of a field that has a
+// default means that default.
+type Options struct {
+	Books  Books
+	Limits Limits
+
+	// Window applies to keys that have no rate of their own.
+	Window ratelimit.Limit
+	// InvalidKeyStatus answers unknown, revoked and expired keys: 403
+	// (default) or 401, as OpenAI does.
+	InvalidKeyStatus int
+	// MaxRequestBytes bounds request bodies, in bytes. Envoy holds the same
+	// limit; this one counts where Envoy is somebody else's.
+	MaxRequestBytes int64
+	// DefaultOutputTokens is held per choice when a request names no ceiling.
+	DefaultOutputTokens int64
+	// BudgetExact writes that ceiling into the request, so that the upstream
+	// cannot produce more than was held.
+	BudgetExact bool
+	// UpstreamKey is the gateway's own credential at the upstream, "" = none.
+	UpstreamKey string
+	// StepTimeout bounds the work on one message. It must be shorter than
+	// Envoy's message_timeout. Default 4 s.
+	StepTimeout time.Duration
+
+	Log *zap.Logger
+}
+
+// Server implements Envoy's external processing service.
+type Server struct {
+	extprocv3.UnimplementedExternalProcessorServer
+
+	o         Options
+	endpoints map[string]Endpoint
+	shared    sharedReplies
+}
+
+// New checks the options and returns a server that is ready to be registered.
+func New(o Options) (*Server, error) {
+	if o.Books == nil || o.Limits == nil || o.Log == nil {
+		return nil, errors.New("extproc: Books, Limits and Log must be set")
+	}
+	if o.Window.Requests <= 0 || o.Window.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
+		return nil, errors.New("extproc: Window, MaxRequestBytes and DefaultOutputTokens must be positive")
+	}
+	if o.InvalidKeyStatus == 0 {
+		o.InvalidKeyStatus = 403
+	}
+	if o.StepTimeout == 0 {
+		o.StepTimeout = 4 * time.Second
+	}
+	s := &Server{o: o, endpoints: make(map[string]Endpoint), shared: newSharedReplies()}
+	for _, e := range Endpoints() {
+		s.endpoints[e.Path] = e
+	}
+	return s, nil
+}
+
+// Register adds the service to a gRPC server made with ServerOptions.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	extprocv3.RegisterExternalProcessorServer(r, s)
+}
+
+// ServerOptions are the gRPC settings the service needs: messages as large as
+// a buffered request body, fixed flow-control windows (fewer system calls than
+// measuring the bandwidth), a few stream workers, and patience with Envoy's
+// keepalive pings.
+func ServerOptions(maxRequestBytes int64) []grpc.ServerOption {
+	const window = 1 << 20
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(int(2*maxRequestBytes + window)),
+		grpc.MaxSendMsgSize(int(2*maxRequestBytes + window)),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(16 * window),
+		grpc.NumStreamWorkers(8),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// Process serves one HTTP exchange: receive, step, send, until Envoy ends the
+// stream. It returns nil only after Envoy did: everything else is an error to
+// Envoy, because a clean end would mean "continue without me".
+func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err error) {
+	x := s.newExchange()
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Log.Error("panic in an exchange", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = status.Error(codes.Internal, "internal error")
+		}
+		x.close(stream.Context())
+	}()
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		answer, err := s.step(stream.Context(), x, message)
+		if err != nil {
+			s.o.Log.Error("exchange ended by the gateway", zap.String("request_id", x.requestID), zap.String("hold_id", x.hold.ID), zap.Error(err))
+			return status.Error(codes.Internal, "exchange failed")
+		}
+		if err := stream.Send(answer); err != nil {
+			x.unsent()
+			return ended(err)
+		}
+	}
+}
+
+// step bounds the work on one message, so that Envoy never waits in vain.
+func (s *Server) step(ctx context.Context, x *exchange, message *extprocv3.ProcessingRequest) (reply, error) {
+	if _, quick := message.GetRequest().(*extprocv3.ProcessingRequest_ResponseBody); quick && !x.settles() {
+		return x.step(ctx, message)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.StepTimeout)
+	defer cancel()
+	return x.step(ctx, message)
+}
+
+// ended turns the end of a stream into the handler's result. EOF and Canceled
+// are how Envoy ends every stream, good or bad; nothing can be concluded from
+// them.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || status.Code(err) == codes.Canceled {
+		return nil
+	}
+	return status.Error(codes.Unavailable, "stream broken")
+}
