@@ -1,0 +1,254 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// NewKey describes a key to create. Limits and RPM are > 0 where given, 0 = default.
+type NewKey struct {
+	Name, Description string
+	Limits            Limits
+	RPM               int64
+	ExpiresAt         time.Time // zero = never
+	Models            []string  // empty = all
+	Origin            string    // "" = "created"
+}
+
+// LimitChange changes what is not nil; values are > 0.
+type LimitChange struct {
+	Tariff, Daily, Monthly, RPM *int64
+}
+
+// KeyUsage is a key with its figures, in tokens of the current UTC periods.
+type KeyUsage struct {
+	Key
+	UsedToday, UsedMonth int64
+	Held                 int64 // in open holds, whatever their period
+	RequestsToday        int64
+	RequestsMonth        int64
+}
+
+// Admin is the operator's side of the books. It works on the database beside a
+// running gateway, which sees its changes within a second.
+type Admin struct {
+	opt     Options
+	store   *store
+	digests *digester
+}
+
+// adminBusy is how long an operator's command waits for the gateway's writer.
+const adminBusy = 5 * time.Second
+
+// OpenAdmin opens the books for an operator; it makes them where there are
+// none. Errors: ErrForeignDatabase, ErrMissingDatabase, ErrPepper, ErrInvalid.
+func OpenAdmin(ctx context.Context, o Options) (*Admin, error) {
+	o, err := o.prepare()
+	if err != nil {
+		return nil, fmt.Errorf("open books: %w", err)
+	}
+	a := &Admin{opt: o, digests: newDigester(o.Pepper)}
+	if a.store, err = openStore(ctx, o, adminBusy); err != nil {
+		return nil, fmt.Errorf("open books: %w", err)
+	}
+	if err := a.store.checkPepper(a.digests); err != nil {
+		return nil, errors.Join(fmt.Errorf("open books: %w", err), a.store.close())
+	}
+	return a, nil
+}
+
+// Close closes the database.
+func (a *Admin) Close() error { return a.store.close() }
+
+// CreateKey makes a key and returns its secret, which is stored nowhere and
+// cannot be shown again. ErrInvalid: a negative limit, or an expiry in the past.
+func (a *Admin) CreateKey(ctx context.Context, n NewKey) (Key, string, error) {
+	now := a.opt.Now()
+	if n.Limits.Tariff < 0 || n.Limits.Daily < 0 || n.Limits.Monthly < 0 || n.RPM < 0 {
+		return Key{}, "", fmt.Errorf("create key: %w: a limit must be > 0", ErrInvalid)
+	}
+	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(now) {
+		return Key{}, "", fmt.Errorf("create key: %w: the expiry is in the past", ErrInvalid)
+	}
+	secret, err := NewSecret()
+	if err != nil {
+		return Key{}, "", err
+	}
+	k, err := newKey(n, secret, now)
+	if err != nil {
+		return Key{}, "", fmt.Errorf("create key: %w", err)
+	}
+	if err := a.store.inTx(ctx, func(tx *gorm.DB) error { return addKey(tx, k, a.digests, secret) }); err != nil {
+		return Key{}, "", fmt.Errorf("create key: %w", err)
+	}
+	return k, secret, nil
+}
+
+// Keys lists all keys, oldest first, with their figures of today and this month.
+func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
+	var rows []keyRow
+	db := a.store.read.WithContext(ctx)
+	if err := db.Order("created_at, id").Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	p := periodOf(a.opt.Now())
+	var figures []struct {
+		KeyID                                  string
+		Today, Month, Held, ReqsDay, ReqsMonth int64
+	}
+	err := db.Raw(`SELECT key_id, sum(used) FILTER (WHERE day = ?1) AS today, sum(used) FILTER (WHERE day LIKE ?2) AS month,
+		sum(held) AS held, sum(requests) FILTER (WHERE day = ?1) AS reqs_day,
+		sum(requests) FILTER (WHERE day LIKE ?2) AS reqs_month FROM accounts GROUP BY key_id`, p.day, p.month+"-%").Scan(&figures).Error
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	at := map[string]int{}
+	list := make([]KeyUsage, len(rows))
+	for i := range rows {
+		if list[i].Key, err = rows[i].key(); err != nil {
+			return nil, fmt.Errorf("list keys: %w", err)
+		}
+		at[rows[i].ID] = i
+	}
+	for _, f := range figures {
+		if i, ok := at[f.KeyID]; ok {
+			u := &list[i]
+			u.UsedToday, u.UsedMonth, u.Held, u.RequestsToday, u.RequestsMonth = f.Today, f.Month, f.Held, f.ReqsDay, f.ReqsMonth
+		}
+	}
+	return list, nil
+}
+
+// Find returns a key by its public id or by the secret itself, revoked and
+// expired ones included. ErrUnknownKey.
+func (a *Admin) Find(ctx context.Context, ref string) (Key, error) {
+	row, err := a.row(a.store.read.WithContext(ctx), ref)
+	if err != nil {
+		return Key{}, fmt.Errorf("find key: %w", err)
+	}
+	return row.key()
+}
+
+func (a *Admin) row(tx *gorm.DB, ref string) (*keyRow, error) {
+	var rows []keyRow
+	var err error
+	if strings.HasPrefix(ref, keyIDPrefix) && len(ref) == keyIDLength {
+		err = tx.Where("id = ?", ref).Find(&rows).Error
+	}
+	if err == nil && len(rows) == 0 && plausible(ref) {
+		err = tx.Where("digest IN ?", stored(a.digests, ref)).Find(&rows).Error
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, ErrUnknownKey
+	}
+	return &rows[0], nil
+}
+
+// stored lists the digests under which a secret may stand in the database.
+func stored(d *digester, secret string) [][]byte {
+	var sums [][]byte
+	for _, sum := range d.all(secret) {
+		sums = append(sums, sum[:])
+	}
+	return sums
+}
+
+func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
+	var n int64
+	err := tx.Model(&keyRow{}).Where("digest IN ?", stored(d, secret)).Count(&n).Error
+	return n > 0, err
+}
+
+// SetLimits changes a key's own limits and returns the key before and after.
+// Errors: ErrUnknownKey; ErrInvalid for a value <= 0 or no change at all.
+func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
+	set := map[string]any{}
+	for column, v := range map[string]*int64{"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly, "rpm": c.RPM} {
+		if v == nil {
+			continue
+		}
+		if *v <= 0 {
+			return old, now, fmt.Errorf("set limits: %w: a limit must be > 0", ErrInvalid)
+		}
+		set[column] = *v
+	}
+	if len(set) == 0 {
+		return old, now, fmt.Errorf("set limits: %w: nothing to change", ErrInvalid)
+	}
+	old, now, err = a.change(ctx, ref, func(Key) map[string]any { return set })
+	if err != nil {
+		return old, now, fmt.Errorf("set limits: %w", err)
+	}
+	return old, now, nil
+}
+
+// Revoke ends a key for good; the row stays as a tombstone, so that importing
+// its secret again does not bring it back. Revoking twice changes nothing.
+func (a *Admin) Revoke(ctx context.Context, ref string) (Key, error) {
+	_, now, err := a.change(ctx, ref, func(k Key) map[string]any {
+		if !k.RevokedAt.IsZero() {
+			return nil
+		}
+		return map[string]any{"revoked_at": micros(a.opt.Now())}
+	})
+	if err != nil {
+		return Key{}, fmt.Errorf("revoke key: %w", err)
+	}
+	return now, nil
+}
+
+// Expire lets a key end at the given time, as a rotation with overlap does.
+// Errors: ErrUnknownKey; ErrInvalid for the zero time.
+func (a *Admin) Expire(ctx context.Context, ref string, at time.Time) (Key, error) {
+	if at.IsZero() {
+		return Key{}, fmt.Errorf("expire key: %w: no time", ErrInvalid)
+	}
+	_, now, err := a.change(ctx, ref, func(Key) map[string]any { return map[string]any{"expires_at": micros(at)} })
+	if err != nil {
+		return Key{}, fmt.Errorf("expire key: %w", err)
+	}
+	return now, nil
+}
+
+// change updates columns of one key under a new revision; none = leave it.
+func (a *Admin) change(ctx context.Context, ref string, columns func(Key) map[string]any) (old, now Key, err error) {
+	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
+		row, err := a.row(tx, ref)
+		if err != nil {
+			return err
+		}
+		if old, err = row.key(); err != nil {
+			return err
+		}
+		set := columns(old)
+		if len(set) == 0 {
+			now = old
+			return nil
+		}
+		rev, err := nextRev(tx)
+		if err != nil {
+			return err
+		}
+		update := map[string]any{"rev": rev}
+		for column, v := range set {
+			update[column] = v
+		}
+		if err := tx.Model(&keyRow{}).Where("id = ?", row.ID).Updates(update).Error; err != nil {
+			return err
+		}
+		if row, err = a.row(tx, row.ID); err != nil {
+			return err
+		}
+		now, err = row.key()
+		return err
+	})
+	return old, now, err
+}

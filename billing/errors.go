@@ -1,0 +1,51 @@
+package billing
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The errors that callers tell apart with errors.Is. Each may be wrapped with
+// the operation that met it.
+var (
+	// ErrUnknownKey: no such key, or a credential that cannot be one.
+	ErrUnknownKey = errors.New("unknown key")
+	// ErrRevokedKey: the key was revoked; a revocation is never undone.
+	ErrRevokedKey = errors.New("revoked key")
+	// ErrExpiredKey: the key's ExpiresAt has passed.
+	ErrExpiredKey = errors.New("expired key")
+	// ErrUnavailable: the books are too slow or failing; nothing was held.
+	ErrUnavailable = errors.New("books unavailable")
+	// ErrUnknownHold: the books never saw this hold.
+	ErrUnknownHold = errors.New("unknown hold")
+	// ErrForeignDatabase: the file exists and is not ours; it was left untouched.
+	ErrForeignDatabase = errors.New("not a database of this gateway")
+	// ErrMissingDatabase: the data directory belongs to books whose database is gone.
+	ErrMissingDatabase = errors.New("the books' database is missing")
+	// ErrInUse: another gateway has these books open.
+	ErrInUse = errors.New("another gateway uses this data")
+	// ErrPepper: the keys were digested with a pepper that is absent or another one.
+	ErrPepper = errors.New("the keys need the pepper they were created with")
+	// ErrInvalid: an argument that can never be right (a limit of zero, a bad day).
+	ErrInvalid = errors.New("invalid")
+	// ErrClosed: the Book or Admin was closed.
+	ErrClosed = errors.New("books closed")
+)
+
+// BudgetError says which budget refused a hold. All figures are tokens.
+// It is returned by pointer; find it with errors.As.
+type BudgetError struct {
+	Budget  string        // "daily", "monthly" or "tariff"
+	Limit   int64         // the budget's limit
+	Used    int64         // posted in the period
+	Held    int64         // in open holds of the period
+	Needed  int64         // what the request would have held
+	ResetIn time.Duration // until the period ends
+}
+
+// Error names the budget and its figures, never the key.
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("%s budget exhausted: limit %d, used %d, held %d, needed %d",
+		e.Budget, e.Limit, e.Used, e.Held, e.Needed)
+}

@@ -1,0 +1,125 @@
+package billing
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// keyring is all keys in memory. Readers never wait for the database: rows
+// are read first, and only then does the lock pass to the writer's side.
+type keyring struct {
+	digests *digester
+	loading sync.Mutex // one load at a time
+
+	mu       sync.RWMutex
+	byDigest map[digest]*Key
+	byID     map[string]*Key
+	unkeyed  bool  // plain digests exist beside a pepper
+	rev      int64 // newest change seen
+}
+
+func newKeyring(d *digester) *keyring {
+	return &keyring{digests: d, byDigest: map[digest]*Key{}, byID: map[string]*Key{}}
+}
+
+// load takes over what changed since the last load.
+func (r *keyring) load(db *gorm.DB) error {
+	r.loading.Lock()
+	defer r.loading.Unlock()
+	var rows []keyRow
+	if err := db.Where("rev > ?", r.rev).Order("rev").Find(&rows).Error; err != nil {
+		return fmt.Errorf("load keys: %w", err)
+	}
+	keys := make([]Key, len(rows))
+	for i := range rows {
+		k, err := rows[i].key()
+		if err != nil {
+			return fmt.Errorf("load key %s: %w", rows[i].ID, err)
+		}
+		keys[i] = k
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range rows {
+		if len(rows[i].Digest) == len(digest{}) {
+			r.byDigest[digest(rows[i].Digest)] = &keys[i]
+		}
+		r.byID[keys[i].ID] = &keys[i]
+		r.unkeyed = r.unkeyed || rows[i].DigestKind == kindSHA256
+		r.rev = max(r.rev, rows[i].Rev)
+	}
+	return nil
+}
+
+// find looks a presented secret up.
+func (r *keyring) find(secret string) *Key {
+	if !plausible(secret) {
+		return nil
+	}
+	first := r.digests.of(secret)
+	r.mu.RLock()
+	k, unkeyed := r.byDigest[first], r.unkeyed
+	r.mu.RUnlock()
+	if k != nil || !unkeyed || r.digests.kind() == kindSHA256 {
+		return k
+	}
+	second := plain(secret)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byDigest[second]
+}
+
+func (r *keyring) get(id string) *Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[id]
+}
+
+func (r *keyring) size() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.byID)
+}
+
+// Lookup finds the key of a presented secret, in memory and in constant time
+// for any number of keys. Errors: ErrUnknownKey, ErrRevokedKey, ErrExpiredKey;
+// with the latter two the Key is returned too.
+func (b *Book) Lookup(secret string) (Key, error) {
+	k := b.keys.find(secret)
+	if k == nil {
+		return Key{}, ErrUnknownKey
+	}
+	return *k, k.usable(b.opt.Now())
+}
+
+// Key finds a key by its public id, revoked and expired ones included.
+func (b *Book) Key(id string) (Key, bool) {
+	k := b.keys.get(id)
+	if k == nil {
+		return Key{}, false
+	}
+	return *k, true
+}
+
+// Effective is what limits k: its own where set, else the gateway's defaults.
+func (b *Book) Effective(k Key) Limits { return k.Own.or(b.opt.Defaults) }
+
+// newKey mints the public part of a key.
+func newKey(n NewKey, secret string, now time.Time) (Key, error) {
+	id, err := newKeyID(now)
+	if err != nil {
+		return Key{}, err
+	}
+	origin := n.Origin
+	if origin == "" {
+		origin = OriginCreated
+	}
+	return Key{
+		ID: id, Name: n.Name, Description: n.Description, Display: display(secret),
+		Own: n.Limits, RPM: n.RPM, Models: n.Models, Origin: origin,
+		CreatedAt: instant(micros(now)), ExpiresAt: instant(micros(n.ExpiresAt)),
+	}, nil
+}

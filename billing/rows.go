@@ -1,0 +1,123 @@
+package billing
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"gorm.io/gorm"
+	"modernc.org/sqlite"
+)
+
+// keyRow is a row of the table keys.
+type keyRow struct {
+	ID          string `gorm:"primaryKey"`
+	Digest      []byte
+	DigestKind  string
+	Name        string
+	Description string
+	Display     string
+	Tariff      int64
+	Daily       int64
+	Monthly     int64
+	RPM         int64 `gorm:"column:rpm"`
+	Models      string
+	Origin      string
+	CreatedAt   int64 `gorm:"autoCreateTime:false"`
+	ExpiresAt   int64
+	RevokedAt   int64
+	Rev         int64
+}
+
+// TableName is read by GORM.
+func (keyRow) TableName() string { return "keys" }
+
+func (r *keyRow) key() (Key, error) {
+	k := Key{
+		ID: r.ID, Name: r.Name, Description: r.Description, Display: r.Display,
+		Own: Limits{Tariff: r.Tariff, Daily: r.Daily, Monthly: r.Monthly},
+		RPM: r.RPM, Origin: r.Origin,
+		CreatedAt: instant(r.CreatedAt), ExpiresAt: instant(r.ExpiresAt), RevokedAt: instant(r.RevokedAt),
+	}
+	if r.Models == "" {
+		return k, nil
+	}
+	return k, json.Unmarshal([]byte(r.Models), &k.Models)
+}
+
+// addKey inserts a key under the digest of its secret.
+func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
+	rev, err := nextRev(tx)
+	if err != nil {
+		return err
+	}
+	models := ""
+	if len(k.Models) > 0 {
+		list, err := json.Marshal(k.Models)
+		if err != nil {
+			return err
+		}
+		models = string(list)
+	}
+	sum := d.of(secret)
+	return tx.Create(&keyRow{
+		ID: k.ID, Digest: sum[:], DigestKind: d.kind(),
+		Name: k.Name, Description: k.Description, Display: k.Display,
+		Tariff: k.Own.Tariff, Daily: k.Own.Daily, Monthly: k.Own.Monthly, RPM: k.RPM,
+		Models: models, Origin: k.Origin,
+		CreatedAt: micros(k.CreatedAt), ExpiresAt: micros(k.ExpiresAt), RevokedAt: micros(k.RevokedAt),
+		Rev: rev,
+	}).Error
+}
+
+// nextRev counts every change of a key, so that a gateway can ask for what is new.
+func nextRev(tx *gorm.DB) (rev int64, err error) {
+	err = tx.Raw("UPDATE meta SET v = CAST(v AS INTEGER) + 1 WHERE k = 'key_rev' RETURNING CAST(v AS INTEGER)").Scan(&rev).Error
+	return rev, err
+}
+
+// micros and instant turn times into whole microseconds UTC and back; zero is "none".
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(t.UnixMicro(), 0)
+}
+
+func instant(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// SQLite's primary result codes that we tell apart.
+const (
+	sqliteError      = 1
+	sqliteCorrupt    = 11
+	sqliteTooBig     = 18
+	sqliteConstraint = 19
+	sqliteMismatch   = 20
+	sqliteRange      = 25
+)
+
+// resultCode is the primary SQLite code in err, 0 when there is none.
+func resultCode(err error) int {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+// permanent says that trying the same statement again cannot help.
+func permanent(err error) bool {
+	if errors.Is(err, ErrUnknownHold) {
+		return true
+	}
+	switch resultCode(err) {
+	case sqliteError, sqliteCorrupt, sqliteTooBig, sqliteConstraint, sqliteMismatch, sqliteRange:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,136 @@
+package billing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// UsageQuery selects charges for a report.
+type UsageQuery struct {
+	KeyRef   string   // public id or secret, "" = all keys
+	From, To string   // UTC days "2006-01-02", inclusive; "" = open
+	By       []string // any of "day", "key", "model"; empty = the total only
+}
+
+// UsageTable is a usage report.
+type UsageTable struct {
+	Rows  []UsageRow `json:"rows"`
+	Total UsageRow   `json:"total"`
+}
+
+// UsageRow sums charges. Day, KeyID and Model are set where they were asked for.
+type UsageRow struct {
+	Day              string                   `json:"day,omitempty"`
+	KeyID            string                   `json:"key_id,omitempty"`
+	Model            string                   `json:"model,omitempty"`
+	PromptTokens     int64                    `json:"prompt_tokens"`
+	CompletionTokens int64                    `json:"completion_tokens"`
+	TotalTokens      int64                    `json:"total_tokens"`
+	Requests         int64                    `json:"requests"` // charges; corrections add tokens, not requests
+	Provenance       map[Provenance]UsagePart `json:"provenance"`
+}
+
+// UsagePart is the share of one provenance in a row.
+type UsagePart struct {
+	TotalTokens int64 `json:"total_tokens"`
+	Requests    int64 `json:"requests"`
+}
+
+// add takes one group of charges into the row.
+func (r *UsageRow) add(g *usageGroup) {
+	r.PromptTokens += g.Prompt
+	r.CompletionTokens += g.Completion
+	r.TotalTokens += g.Total
+	r.Requests += g.Requests
+	if r.Provenance == nil {
+		r.Provenance = map[Provenance]UsagePart{}
+	}
+	part := r.Provenance[g.Provenance]
+	r.Provenance[g.Provenance] = UsagePart{part.TotalTokens + g.Total, part.Requests + g.Requests}
+}
+
+type usageGroup struct {
+	Day, KeyID, Model                   string
+	Provenance                          Provenance
+	Prompt, Completion, Total, Requests int64
+}
+
+// usageColumns maps what a caller may group by to columns; nothing else
+// reaches the statement's text.
+var usageColumns = []struct{ by, column string }{{"day", "day"}, {"key", "key_id"}, {"model", "model"}}
+
+// Usage sums charges, ordered by the columns asked for. Errors: ErrUnknownKey;
+// ErrInvalid for a day or a grouping that is none.
+func (a *Admin) Usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
+	table, err := a.usage(ctx, q)
+	if err != nil {
+		return UsageTable{}, fmt.Errorf("usage: %w", err)
+	}
+	return table, nil
+}
+
+func (a *Admin) usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
+	columns, err := groupColumns(q.By)
+	if err != nil {
+		return UsageTable{}, err
+	}
+	db := a.store.read.WithContext(ctx).Table("charges")
+	for _, bound := range []struct{ day, where string }{{q.From, "day >= ?"}, {q.To, "day <= ?"}} {
+		if bound.day == "" {
+			continue
+		}
+		if _, err := parseDay(bound.day); err != nil {
+			return UsageTable{}, fmt.Errorf("%w: a day is written 2006-01-02", ErrInvalid)
+		}
+		db = db.Where(bound.where, bound.day)
+	}
+	if q.KeyRef != "" {
+		row, err := a.row(a.store.read.WithContext(ctx), q.KeyRef)
+		if err != nil {
+			return UsageTable{}, err
+		}
+		db = db.Where("key_id = ?", row.ID)
+	}
+	group := strings.Join(append(columns, "provenance"), ", ")
+	var groups []usageGroup
+	err = db.Select(group + `, sum(prompt) AS prompt, sum(completion) AS completion, sum(total) AS total,
+		count(*) FILTER (WHERE kind = 'charge') AS requests`).Group(group).Order(group).Scan(&groups).Error
+	if err != nil {
+		return UsageTable{}, err
+	}
+	return tabulate(groups, len(columns) > 0), nil
+}
+
+func groupColumns(by []string) ([]string, error) {
+	var columns []string
+	for _, c := range usageColumns {
+		if slices.Contains(by, c.by) {
+			columns = append(columns, c.column)
+		}
+	}
+	for _, name := range by {
+		if !slices.ContainsFunc(usageColumns, func(c struct{ by, column string }) bool { return c.by == name }) {
+			return nil, fmt.Errorf("%w: group by day, key or model", ErrInvalid)
+		}
+	}
+	return columns, nil
+}
+
+// tabulate folds groups that differ only in provenance into rows.
+func tabulate(groups []usageGroup, rows bool) UsageTable {
+	table := UsageTable{Rows: []UsageRow{}, Total: UsageRow{Provenance: map[Provenance]UsagePart{}}}
+	for i := range groups {
+		g := &groups[i]
+		table.Total.add(g)
+		if !rows {
+			continue
+		}
+		if n := len(table.Rows); n == 0 || table.Rows[n-1].Day != g.Day || table.Rows[n-1].KeyID != g.KeyID || table.Rows[n-1].Model != g.Model {
+			table.Rows = append(table.Rows, UsageRow{Day: g.Day, KeyID: g.KeyID, Model: g.Model})
+		}
+		table.Rows[len(table.Rows)-1].add(g)
+	}
+	return table
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+	"github.com/MaksimVF/llm-gateway/envoy"
+)
+
+// probeWait bounds each look at something outside this machine's disk.
+const probeWait = 3 * time.Second
+
+// finding is one line of `check`.
+type finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// probe looks at one dependency and says what it found; an error says what to do.
+type probe struct {
+	name string
+	look func(context.Context) (string, error)
+}
+
+func newCheckCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration and everything the gateway needs",
+		Long: `Check the configuration and everything the gateway needs, one line each. Nothing
+is changed, apart from new tables in books of an older version. The exit code is
+1 when something is wrong.`,
+	}
+	cmd.Flags().String("listen", "", "address of the listener, as for up")
+	cmd.Flags().String("upstream", "", "URL of the model server, as for up")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.config(cmd)
+		if call := (*callError)(nil); errors.As(err, &call) {
+			return err
+		}
+		var findings []finding
+		if wrong := (mistakes)(nil); errors.As(err, &wrong) {
+			for _, line := range wrong {
+				findings = append(findings, finding{Name: "config", Detail: line})
+			}
+		} else if err != nil {
+			findings = append(findings, finding{Name: "config", Detail: err.Error()})
+		} else {
+			findings = a.look(cmd.Context(), c)
+		}
+		return a.printFindings(findings)
+	}
+	return cmd
+}
+
+// look runs all probes: each has something to say even when others fail.
+func (a *app) look(ctx context.Context, c Config) []finding {
+	findings := []finding{{Name: "config", OK: true, Detail: "complete and valid"}}
+	for _, p := range []probe{
+		{"data", func(context.Context) (string, error) { return checkData(c.Data) }},
+		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c) }},
+		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
+		{"upstream", func(ctx context.Context) (string, error) { return checkUpstream(ctx, c) }},
+		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
+		{"redis", func(context.Context) (string, error) {
+			return "not used: this version keeps its windows in memory", nil
+		}},
+	} {
+		detail, err := p.look(ctx)
+		if err != nil {
+			detail = err.Error()
+		}
+		findings = append(findings, finding{Name: p.name, OK: err == nil, Detail: detail})
+	}
+	return findings
+}
+
+func (a *app) printFindings(findings []finding) error {
+	failed := 0
+	for _, f := range findings {
+		if !f.OK {
+			failed++
+		}
+	}
+	if a.json {
+		if err := a.printJSON(struct {
+			OK     bool      `json:"ok"`
+			Checks []finding `json:"checks"`
+		}{failed == 0, findings}); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range findings {
+			word := "ok"
+			if !f.OK {
+				word = "fail"
+			}
+			if err := a.printf("%-4s  %-8s  %s\n", word, f.Name, printable(f.Detail)); err != nil {
+				return err
+			}
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", failed, len(findings))
+	}
+	return nil
+}
+
+// checkData finds out whether the data directory can be written by writing to
+// it; permission bits alone do not say it (read-only mounts, other users).
+func checkData(dir string) (string, error) {
+	at, suffix := dir, ""
+	for missing(at) && filepath.Dir(at) != at {
+		at, suffix = filepath.Dir(at), ", will be created"
+	}
+	info, err := os.Stat(at)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s cannot be used: %w", dir, err)
+	case !info.IsDir():
+		return "", fmt.Errorf("%s is not a directory: name another one with --data", at)
+	}
+	f, err := os.CreateTemp(at, ".llm-gateway-check-*")
+	if err != nil {
+		return "", fmt.Errorf("%s is not writable: give this user the right, or name another directory with --data", at)
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return "", fmt.Errorf("%s cannot be used: %w", at, err)
+	}
+	if suffix == "" && info.Mode().Perm()&0o077 != 0 {
+		suffix = fmt.Sprintf(", open to others (mode %04o): chmod 700 closes it", info.Mode().Perm())
+	}
+	return dir + suffix, nil
+}
+
+// checkBooks looks into existing books; it makes none.
+func checkBooks(ctx context.Context, c Config) (detail string, err error) {
+	path := c.databasePath()
+	if missing(path) && missing(filepath.Join(c.Data, "instance")) {
+		return path + ", will be created", nil
+	}
+	admin, err := billing.OpenAdmin(ctx, c.billingOptions(zap.NewNop()))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, admin.Close()) }()
+	keys, err := admin.Keys(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, %d keys", path, len(keys)), nil
+}
+
+// checkEnvoy finds Envoy and lets it validate the configuration that `up` would
+// give it. The sockets named in it are in a folder of its own.
+func (a *app) checkEnvoy(ctx context.Context, c Config) (_ string, err error) {
+	binary, err := findEnvoy(a, c)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "llmgw-check-")
+	if err != nil {
+		return "", fmt.Errorf("make a temporary directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	u := &upRun{app: a, c: c, folder: runFolder{path: dir}}
+	o, err := u.endpoints()
+	if err != nil {
+		return "", err
+	}
+	upstream, err := c.envoyUpstream(u.folder)
+	if err != nil {
+		return "", err
+	}
+	yaml, err := renderEnvoy(c, o, upstream, u.folder)
+	if err != nil {
+		return "", err
+	}
+	if err := envoy.Validate(ctx, binary.Path, yaml); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, version %s, accepts the configuration", binary.Path, binary.Version), nil
+}
+
+// checkUpstream connects, and shakes hands where TLS is spoken. It sends no
+// request: that could cost money.
+func checkUpstream(ctx context.Context, c Config) (string, error) {
+	if c.Upstream.URL == "" {
+		return "the built-in demo model (set LLM_SERVER_URL to use a real one)", nil
+	}
+	up, err := envoy.ParseUpstream(c.Upstream.URL)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	address := dialAddress(up)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", fmt.Errorf("%s cannot be reached, requests would get 502: %w", address, err)
+	}
+	if !up.TLS {
+		return address + ", reachable", conn.Close()
+	}
+	roots, err := caPool(c.Upstream.CAFile)
+	if err != nil {
+		return "", errors.Join(err, conn.Close())
+	}
+	secured := tls.Client(conn, &tls.Config{ServerName: up.Host, RootCAs: roots, MinVersion: tls.VersionTLS12})
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return "", errors.Join(fmt.Errorf("%s: TLS fails, requests would get 502: %w", address, err), conn.Close())
+	}
+	return address + ", reachable by TLS", conn.Close()
+}
+
+// dialAddress is where Envoy connects to: a URL without a port means that of its
+// scheme.
+func dialAddress(up envoy.Upstream) string {
+	port := up.Port
+	switch {
+	case port != 0:
+	case up.TLS:
+		port = 443
+	default:
+		port = 80
+	}
+	return net.JoinHostPort(up.Host, strconv.FormatUint(uint64(port), 10))
+}
+
+// caPool reads LLM_CA_FILE; nil means the system's authorities.
+func caPool(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := readSmall(path)
+	if err != nil {
+		return nil, fmt.Errorf("LLM_CA_FILE: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("LLM_CA_FILE: %s holds no PEM certificate", path)
+	}
+	return pool, nil
+}
+
+// checkListen wants the address free, or taken by a gateway that answers.
+func checkListen(ctx context.Context, address string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err == nil {
+		return address + ", free", l.Close()
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return "", fmt.Errorf("%s cannot be used: %w", address, err)
+	}
+	if isGateway(ctx, "http://"+reachable(address)+"/health") {
+		return address + ", in use by a running gateway", nil
+	}
+	return "", fmt.Errorf("%s is in use by another program: end it, or choose another address with LLMGW_LISTEN", address)
+}
+
+// isGateway recognises our listener by the server name it gives, whatever its
+// health is.
+func isGateway(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return false
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	answer, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return false
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<16)) // only the header counts
+	_ = answer.Body.Close()
+	return answer.Header.Get("Server") == "llm-gateway"
+}

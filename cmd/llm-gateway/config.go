@@ -1,0 +1,99 @@
+package main
+
+import "time"
+
+// Config is everything that can be set. The tags are the paths of the YAML file;
+// the names in the environment and what is allowed stand in [settings].
+type Config struct {
+	Listen   string         `koanf:"listen"` // Envoy's public listener, address:port
+	Data     string         `koanf:"data"`   // data directory, mode 0700
+	Log      LogConfig      `koanf:"log"`
+	Upstream UpstreamConfig `koanf:"upstream"`
+	Auth     AuthConfig     `koanf:"auth"`
+	Limits   LimitsConfig   `koanf:"limits"`
+	Request  RequestConfig  `koanf:"request"`
+	Database DatabaseConfig `koanf:"database"`
+	Settle   WaitConfig     `koanf:"settle"`  // wait for a charge before it goes to the spill file
+	Reserve  WaitConfig     `koanf:"reserve"` // wait for a hold before the request is refused
+	Envoy    EnvoyConfig    `koanf:"envoy"`
+	Redis    RedisConfig    `koanf:"redis"`
+}
+
+// LogConfig is about the log on stderr.
+type LogConfig struct {
+	Level string `koanf:"level"` // debug, info, warn or error
+}
+
+// UpstreamConfig is the server that answers the requests.
+type UpstreamConfig struct {
+	URL     string        `koanf:"url"`     // empty: the built-in demo model
+	APIKey  Secret        `koanf:"api_key"` // sent upstream instead of the client's key; empty: none
+	Timeout time.Duration `koanf:"timeout"` // silence before the first byte and inside an answer
+	CAFile  string        `koanf:"ca_file"` // PEM bundle; empty: the system's
+}
+
+// AuthConfig is about client keys.
+type AuthConfig struct {
+	AllowedKeys      []Secret `koanf:"allowed_keys"`       // imported at start with the default limits
+	InvalidKeyStatus int      `koanf:"invalid_key_status"` // 403 or 401
+	Pepper           Secret   `koanf:"pepper"`             // HMAC key of the digests; empty: plain SHA-256
+}
+
+// LimitsConfig holds what applies to a key that sets nothing of its own.
+type LimitsConfig struct {
+	Requests int64         `koanf:"requests"` // requests per window
+	Window   time.Duration `koanf:"window"`
+	Daily    int64         `koanf:"daily"`   // tokens per UTC day
+	Monthly  int64         `koanf:"monthly"` // tokens per UTC month
+	Tariff   int64         `koanf:"tariff"`  // tokens per UTC month by tariff
+}
+
+// RequestConfig bounds one request.
+type RequestConfig struct {
+	MaxBytes            int64 `koanf:"max_bytes"`             // larger bodies are refused with 413
+	DefaultOutputTokens int64 `koanf:"default_output_tokens"` // held when the request names no ceiling
+	BudgetExact         bool  `koanf:"budget_exact"`          // write that ceiling into the request
+}
+
+// DatabaseConfig says where the books are.
+type DatabaseConfig struct {
+	URL string `koanf:"url"` // empty: billing.db in the data directory
+}
+
+// WaitConfig is the longest wait for the books.
+type WaitConfig struct {
+	MaxWait time.Duration `koanf:"max_wait"`
+}
+
+// EnvoyConfig is about the Envoy that `up` runs.
+type EnvoyConfig struct {
+	Path  string        `koanf:"path"`  // binary; empty: PATH, then the cache
+	Drain time.Duration `koanf:"drain"` // how long a stop waits for running answers
+}
+
+// RedisConfig names a Redis server. It is checked and kept, but this version
+// keeps its request windows in memory and opens no connection.
+type RedisConfig struct {
+	Host     string `koanf:"host"`
+	Port     int    `koanf:"port"`
+	DB       int    `koanf:"db"`
+	Password Secret `koanf:"password"`
+}
+
+// Default is the configuration of a gateway that nobody has configured. The
+// figures for limits are those of the original gateway's environment.
+func Default() Config {
+	return Config{
+		Listen:   "0.0.0.0:12000",
+		Data:     "./data",
+		Log:      LogConfig{Level: "info"},
+		Upstream: UpstreamConfig{Timeout: 300 * time.Second},
+		Auth:     AuthConfig{InvalidKeyStatus: 403},
+		Limits:   LimitsConfig{Requests: 30, Window: time.Minute, Daily: 50_000, Monthly: 1_000_000, Tariff: 50_000},
+		Request:  RequestConfig{MaxBytes: 32 << 20, DefaultOutputTokens: 4096},
+		Settle:   WaitConfig{MaxWait: time.Second},
+		Reserve:  WaitConfig{MaxWait: 250 * time.Millisecond},
+		Envoy:    EnvoyConfig{Drain: 30 * time.Second},
+		Redis:    RedisConfig{Host: "localhost", Port: 6379},
+	}
+}

@@ -1,0 +1,382 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+)
+
+// createdView is the document of create-key, the only place that shows a secret.
+type createdView struct {
+	ID          string `json:"id"`
+	Key         string `json:"key"`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	limitsView
+	Models    []string `json:"models"`
+	ExpiresAt *instant `json:"expires_at"`
+	CreatedAt *instant `json:"created_at"`
+}
+
+func newCreateKeyCommand(a *app) *cobra.Command {
+	var n billing.NewKey
+	var expires string
+	cmd := &cobra.Command{
+		Use:   "create-key --limit N",
+		Short: "Create a key and print it, once",
+		Long: `Create a key and print it. The books keep a digest only: the key cannot be shown
+again. A running gateway accepts it within a second.`,
+		Example: `  llm-gateway create-key --limit 100000 --name "Team A" --expires 30d
+  llm-gateway create-key --limit 100000 --json | jq -r .key`,
+	}
+	f := cmd.Flags()
+	f.Var((*wholeNumber)(&n.Limits.Tariff), "limit", "tokens per calendar month by tariff (required)")
+	f.StringVar(&n.Name, "name", "", "name")
+	f.StringVar(&n.Description, "description", "", "description")
+	f.Var((*wholeNumber)(&n.Limits.Daily), "daily", "tokens per day (default: API_DAILY_LIMIT)")
+	f.Var((*wholeNumber)(&n.Limits.Monthly), "monthly", "tokens per month (default: API_MONTHLY_LIMIT)")
+	f.Var((*wholeNumber)(&n.RPM), "rpm", "requests per minute (default: RATE_LIMIT_REQUESTS per window)")
+	f.StringVar(&expires, "expires", "", "lifetime `duration`, such as 12h or 30d (default: for ever)")
+	f.StringSliceVar(&n.Models, "models", nil, "allowed models, separated by commas (default: all)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := requireFlags(f, "limit"); err != nil {
+			return err
+		}
+		if err := checkLimits(f); err != nil {
+			return err
+		}
+		if err := describe(&n); err != nil {
+			return err
+		}
+		if f.Changed("expires") {
+			lifetime, err := parseLifetime(expires)
+			if err != nil {
+				return err
+			}
+			n.ExpiresAt = a.now().UTC().Add(lifetime)
+		}
+		return a.withBooks(cmd, true, func(ctx context.Context, c Config, books *billing.Admin) error {
+			k, secret, err := books.CreateKey(ctx, n)
+			if err != nil {
+				return err
+			}
+			return a.printCreated(c, k, secret)
+		})
+	}
+	return cmd
+}
+
+func (a *app) printCreated(c Config, k billing.Key, secret string) error {
+	created := createdView{
+		ID: k.ID, Key: secret, Name: k.Name, Description: k.Description, limitsView: viewLimits(k, c),
+		Models: modelsOf(k), ExpiresAt: instantOrNil(k.ExpiresAt), CreatedAt: instantOrNil(k.CreatedAt),
+	}
+	if a.json {
+		return a.printJSON(created)
+	}
+	if err := a.printf("%s\n\n", secret); err != nil {
+		return err
+	}
+	facts := []pair{
+		{"id", k.ID}, {"name", k.Name},
+		{"limit", thousands(created.Limit) + " tokens per month"},
+		{"daily", thousands(created.Daily) + " tokens per day"},
+		{"monthly", thousands(created.Monthly) + " tokens per month"},
+		{"requests", requestRate(k.RPM, c)},
+		{"models", allOr(created.Models)},
+		{"expires", shown(created.ExpiresAt, "never")},
+	}
+	if err := a.printPairs(slices.DeleteFunc(facts, func(p pair) bool { return p.value == "" })); err != nil {
+		return err
+	}
+	a.message("this is the only time that the key is shown")
+	return nil
+}
+
+func newListKeysCommand(a *app) *cobra.Command {
+	var stats, verbose bool
+	cmd := &cobra.Command{Use: "list-keys", Short: "List the keys, largest limit first"}
+	cmd.Flags().BoolVar(&stats, "stats", false, "add the sums over all keys")
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "more about each key")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
+			keys, err := a.keyViews(ctx, c, books)
+			if err != nil {
+				return err
+			}
+			switch {
+			case a.json && stats:
+				return a.printJSON(map[string]any{"keys": keys, "stats": viewStats(keys)})
+			case a.json:
+				return a.printJSON(map[string]any{"keys": keys})
+			case len(keys) == 0:
+				a.message("no keys yet: llm-gateway create-key --limit 100000")
+				return nil
+			}
+			if err := a.printKeys(keys, c, verbose); err != nil || !stats {
+				return err
+			}
+			if err := a.printf("\n"); err != nil {
+				return err
+			}
+			return a.printPairs(viewStats(keys).pairs())
+		})
+	}
+	return cmd
+}
+
+// keyViews reads all keys, largest limit first, then oldest first.
+func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]keyView, error) {
+	keys, err := books.Keys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys: %w", err)
+	}
+	views := make([]keyView, 0, len(keys))
+	for _, k := range keys {
+		views = append(views, viewKey(k, c, a.now()))
+	}
+	slices.SortStableFunc(views, func(x, y keyView) int {
+		return cmp.Or(cmp.Compare(y.Limit, x.Limit), cmp.Compare(x.ID, y.ID))
+	})
+	return views, nil
+}
+
+func (a *app) printKeys(keys []keyView, c Config, verbose bool) error {
+	g := grid{
+		columns: []string{"id", "key", "name", "state", "limit", "daily", "monthly", "used today", "used month"},
+		numeric: []string{"limit", "daily", "monthly", "used today", "used month", "held"},
+	}
+	if verbose {
+		g.columns = append(g.columns, "held", "requests", "models", "created", "expires", "description")
+	}
+	for _, k := range keys {
+		row := []string{
+			k.ID, k.Display, k.Name, k.State, thousands(k.Limit), thousands(k.Daily), thousands(k.Monthly),
+			thousands(k.UsedToday), thousands(k.UsedMonth),
+		}
+		if verbose {
+			row = append(row, thousands(k.Held), requestRate(k.RPM, c), allOr(k.Models),
+				shown(k.CreatedAt, ""), shown(k.ExpiresAt, "never"), k.Description)
+		}
+		g.rows = append(g.rows, row)
+	}
+	return a.printGrid(g)
+}
+
+func newShowKeyCommand(a *app) *cobra.Command {
+	var ref string
+	cmd := &cobra.Command{Use: "show-key --key K", Short: "Show one key with its limits and usage"}
+	keyFlag(cmd, &ref)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := requireFlags(cmd.Flags(), "key"); err != nil {
+			return err
+		}
+		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
+			k, err := books.Find(ctx, ref)
+			if err != nil {
+				return keyError(err)
+			}
+			all, err := a.keyViews(ctx, c, books)
+			if err != nil {
+				return err
+			}
+			at := slices.IndexFunc(all, func(v keyView) bool { return v.ID == k.ID })
+			if at < 0 {
+				return keyError(billing.ErrUnknownKey)
+			}
+			if a.json {
+				return a.printJSON(all[at])
+			}
+			return a.printPairs(all[at].pairs(c))
+		})
+	}
+	return cmd
+}
+
+func newSetLimitCommand(a *app) *cobra.Command {
+	var ref string
+	var limit, daily, monthly, rpm int64
+	cmd := &cobra.Command{
+		Use:   "set-limit --key K",
+		Short: "Change limits of a key",
+		Long:  "Change limits of a key. A running gateway applies them within a second.",
+	}
+	keyFlag(cmd, &ref)
+	f := cmd.Flags()
+	f.Var((*wholeNumber)(&limit), "limit", "tokens per calendar month by tariff")
+	f.Var((*wholeNumber)(&daily), "daily", "tokens per day")
+	f.Var((*wholeNumber)(&monthly), "monthly", "tokens per month")
+	f.Var((*wholeNumber)(&rpm), "rpm", "requests per minute")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := requireFlags(f, "key"); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(limitFlags(), f.Changed) {
+			return usagef("give at least one of --limit, --daily, --monthly, --rpm")
+		}
+		if err := checkLimits(f); err != nil {
+			return err
+		}
+		change := billing.LimitChange{
+			Tariff: ifChanged(f, "limit", &limit), Daily: ifChanged(f, "daily", &daily),
+			Monthly: ifChanged(f, "monthly", &monthly), RPM: ifChanged(f, "rpm", &rpm),
+		}
+		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
+			before, after, err := books.SetLimits(ctx, ref, change)
+			if err != nil {
+				return keyError(err)
+			}
+			return a.printLimitChange(c, before, after, f)
+		})
+	}
+	return cmd
+}
+
+func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.FlagSet) error {
+	old, now := viewLimits(before, c), viewLimits(after, c)
+	if a.json {
+		return a.printJSON(struct {
+			ID   string     `json:"id"`
+			Name string     `json:"name"`
+			Old  limitsView `json:"old"`
+			New  limitsView `json:"new"`
+		}{after.ID, after.Name, old, now})
+	}
+	facts := []pair{{"id", after.ID}}
+	for _, l := range []struct {
+		flag     string
+		old, now int64
+	}{
+		{"limit", old.Limit, now.Limit},
+		{"daily", old.Daily, now.Daily},
+		{"monthly", old.Monthly, now.Monthly},
+		{"rpm", old.RPM, now.RPM},
+	} {
+		if f.Changed(l.flag) {
+			facts = append(facts, pair{l.flag, limitStep(l.old, l.now)})
+		}
+	}
+	return a.printPairs(facts)
+}
+
+// limitStep writes a change of a limit with its size in per cent.
+func limitStep(old, now int64) string {
+	if old <= 0 {
+		return "default -> " + thousands(now)
+	}
+	return fmt.Sprintf("%s -> %s (%+.1f%%)", thousands(old), thousands(now), (float64(now)/float64(old)-1)*100)
+}
+
+func newRevokeKeyCommand(a *app) *cobra.Command {
+	var ref string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "revoke-key --key K",
+		Short: "Revoke a key for good",
+		Long: `Revoke a key for good. A running gateway refuses it within a second, also when it
+is listed in ALLOWED_API_KEYS.`,
+	}
+	keyFlag(cmd, &ref)
+	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := requireFlags(cmd.Flags(), "key"); err != nil {
+			return err
+		}
+		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
+			k, err := books.Find(ctx, ref)
+			if err != nil {
+				return keyError(err)
+			}
+			if !force && !a.confirmed(k, c) {
+				return fmt.Errorf("nothing was revoked: answer yes, or use --force")
+			}
+			if k, err = books.Revoke(ctx, k.ID); err != nil {
+				return keyError(err)
+			}
+			if a.json {
+				return a.printJSON(map[string]any{
+					"id": k.ID, "name": k.Name, "state": stateRevoked, "revoked_at": instantOrNil(k.RevokedAt),
+				})
+			}
+			return a.printPairs([]pair{{"id", k.ID}, {"state", stateRevoked}})
+		})
+	}
+	return cmd
+}
+
+// confirmed asks on stderr and reads one line of stdin; only "yes" is a yes.
+func (a *app) confirmed(k billing.Key, c Config) bool {
+	_, _ = fmt.Fprintf(a.stderr, "Revoke %s, %q, %s tokens per month? It cannot be undone. Type yes: ",
+		k.ID, k.Name, thousands(viewLimits(k, c).Limit))
+	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
+	_, _ = fmt.Fprintln(a.stderr)
+	return strings.EqualFold(strings.TrimSpace(answer), "yes")
+}
+
+func keyFlag(cmd *cobra.Command, ref *string) {
+	cmd.Flags().StringVar(ref, "key", "", "id of the `key`, or the key itself (required)")
+}
+
+func limitFlags() []string { return []string{"limit", "daily", "monthly", "rpm"} }
+
+// checkLimits refuses limits that would let nothing through; nobody means them.
+func checkLimits(f *pflag.FlagSet) error {
+	for _, name := range limitFlags() {
+		if n, ok := f.Lookup(name).Value.(*wholeNumber); ok && f.Changed(name) && *n <= 0 {
+			return fmt.Errorf("--%s must be above 0; to stop a key use revoke-key", name)
+		}
+	}
+	return nil
+}
+
+func requireFlags(f *pflag.FlagSet, names ...string) error {
+	for _, name := range names {
+		if value := f.Lookup(name); !value.Changed || value.Value.String() == "" {
+			return usagef("option --%s is required", name)
+		}
+	}
+	return nil
+}
+
+func ifChanged(f *pflag.FlagSet, name string, value *int64) *int64 {
+	if f.Changed(name) {
+		return value
+	}
+	return nil
+}
+
+// maxWords bounds names and descriptions, in bytes, so that lists stay readable.
+const maxWords = 500
+
+// describe trims and checks the texts of a new key.
+func describe(n *billing.NewKey) error {
+	n.Name, n.Description = strings.TrimSpace(n.Name), strings.TrimSpace(n.Description)
+	for _, t := range []string{n.Name, n.Description} {
+		if len(t) > maxWords || printable(t) != t {
+			return usagef("name and description are at most %d bytes without control characters", maxWords)
+		}
+	}
+	var models []string
+	for _, m := range n.Models {
+		if m = strings.TrimSpace(m); m != "" {
+			models = append(models, m)
+		}
+		if len(m) > 256 || printable(m) != m {
+			return usagef("a model of --models is at most 256 bytes without control characters")
+		}
+	}
+	if len(n.Models) > 0 && len(models) == 0 {
+		return usagef("--models: name at least one model, or leave it out to allow all")
+	}
+	n.Models = models
+	return nil
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// The log is one JSON object a line. Besides ts (RFC 3339, UTC, milliseconds),
+// level, msg and logger, fields have these names and no others for the same
+// thing. Keys, prompts, answers and query strings are never fields.
+//
+//	request_id         Envoy's x-request-id
+//	key_id             public id of a key
+//	model              model of the request
+//	prompt_tokens      tokens of the request
+//	completion_tokens  tokens of the answer
+//	total_tokens       their sum
+//	provenance         where a token count comes from
+//	hold_id            id of a hold, and of its charge
+//	duration_ms        how long something took
+//	error              what went wrong
+const logTime = "2006-01-02T15:04:05.000Z07:00"
+
+// newLogger builds the log of the process on w, from a level of the
+// configuration: debug, info, warn or error. Nothing is sampled: a log that
+// leaves lines out cannot be used to reconstruct what happened to a request.
+func newLogger(w io.Writer, level string) (*zap.Logger, error) {
+	at, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+		TimeKey:        "ts",
+		LevelKey:       "level",
+		MessageKey:     "msg",
+		NameKey:        "logger",
+		LineEnding:     zapcore.DefaultLineEnding,
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
+		EncodeDuration: zapcore.MillisDurationEncoder,
+	})
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at)), nil
+}

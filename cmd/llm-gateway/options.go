@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+	"github.com/MaksimVF/llm-gateway/envoy"
+)
+
+// billingOptions is the configuration as the books want it.
+func (c Config) billingOptions(log *zap.Logger) billing.Options {
+	var pepper []byte
+	if c.Auth.Pepper != "" {
+		pepper = []byte(c.Auth.Pepper.Reveal())
+	}
+	return billing.Options{
+		DataDir:     c.Data,
+		Path:        c.Database.URL,
+		Pepper:      pepper,
+		Defaults:    billing.Limits{Tariff: c.Limits.Tariff, Daily: c.Limits.Daily, Monthly: c.Limits.Monthly},
+		ReserveWait: c.Reserve.MaxWait,
+		SettleWait:  c.Settle.MaxWait,
+		Log:         log,
+	}
+}
+
+// databasePath is the file that holds the books.
+func (c Config) databasePath() string {
+	if c.Database.URL != "" {
+		return c.Database.URL
+	}
+	return filepath.Join(c.Data, "billing.db")
+}
+
+// upstreamURL reads LLM_SERVER_URL. Its text is not repeated when it is wrong,
+// because a URL may carry a password.
+func upstreamURL(text string) (any, string) {
+	if text == "" {
+		return "", ""
+	}
+	if _, err := envoy.ParseUpstream(text); err != nil {
+		return nil, "the URL of an OpenAI-compatible server, such as http://localhost:8080 or https://host/v1, " +
+			"without user, query or fragment"
+	}
+	return text, ""
+}
+
+// envoyUpstream is the model server as Envoy's configuration wants it; without
+// one it is the demo model's socket in folder.
+func (c Config) envoyUpstream(folder runFolder) (envoy.Upstream, error) {
+	if c.Upstream.URL == "" {
+		return envoy.Upstream{Host: "demo", BasePath: "/v1", SocketPath: folder.file("demo.sock")}, nil
+	}
+	up, err := envoy.ParseUpstream(c.Upstream.URL)
+	if err != nil {
+		return envoy.Upstream{}, fmt.Errorf("LLM_SERVER_URL: %w", err)
+	}
+	up.CAFile = c.Upstream.CAFile
+	return up, nil
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// maxSocketPath is what fits into a Unix socket's address on every system we
+// run on (104 bytes on BSD, 108 on Linux), less room for a temporary suffix.
+const maxSocketPath = 90
+
+// runFolder is where sockets and Envoy's run files are: DATA/run.
+type runFolder struct{ path string }
+
+// newRunFolder makes DATA/run. Where the data directory's path is too long for
+// a socket's address, the folder is a link to a short one of our own.
+func newRunFolder(data string) (runFolder, error) {
+	abs, err := filepath.Abs(data)
+	if err != nil {
+		return runFolder{}, fmt.Errorf("find the data directory: %w", err)
+	}
+	run := filepath.Join(abs, "run")
+	if len(filepath.Join(run, "envoy-admin.sock")) <= maxSocketPath {
+		return runFolder{run}, ownFolder(run)
+	}
+	sum := sha256.Sum256([]byte(abs))
+	short := filepath.Join(os.TempDir(), fmt.Sprintf("llm-gateway-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))
+	if err := ownFolder(short); err != nil {
+		return runFolder{}, err
+	}
+	if err := ownFolder(abs); err != nil {
+		return runFolder{}, err
+	}
+	if to, err := os.Readlink(run); err == nil && to == short {
+		return runFolder{short}, nil
+	}
+	_ = os.Remove(run) // a link elsewhere; a folder with files in it stays and is reported
+	if err := os.Symlink(short, run); err != nil {
+		return runFolder{}, fmt.Errorf("make %s: %w", run, err)
+	}
+	return runFolder{short}, nil
+}
+
+// ownFolder makes a folder that only we may enter, and refuses somebody
+// else's: in a shared place such as /tmp it could be a trap.
+func ownFolder(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		return fmt.Errorf("own %s: %w", path, err)
+	}
+	return nil
+}
+
+func (f runFolder) file(name string) string   { return filepath.Join(f.path, name) }
+func (f runFolder) socket(name string) string { return "unix://" + f.file(name) }

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// setting is one thing that can be set: where its value may come from, and how
+// its text is read.
+type setting struct {
+	path   string // in the YAML file
+	env    string // in the environment and in .env
+	flag   string // on the command line of those commands that offer it
+	secret bool   // never repeated, and NAME_FILE is accepted beside NAME
+	read   reader
+}
+
+// reader turns the trimmed text of a setting into its value, or says in wants
+// what should be written instead ("" = fine).
+type reader func(text string) (value any, wants string)
+
+// settings lists everything that can be set. The environment names without the
+// LLMGW_ prefix are those of the original gateway.
+func settings() []setting {
+	const day = 24 * time.Hour
+	return []setting{
+		{path: "listen", env: "LLMGW_LISTEN", flag: "listen", read: listenAddress},
+		{path: "data", env: "LLMGW_DATA", flag: "data", read: folder},
+		{path: "log.level", env: "LOG_LEVEL", flag: "log-level", read: logLevel},
+		{path: "upstream.url", env: "LLM_SERVER_URL", flag: "upstream", read: upstreamURL},
+		{path: "upstream.api_key", env: "LLM_API_KEY", secret: true, read: headerSecret},
+		{path: "upstream.timeout", env: "LLM_TIMEOUT", read: between(100*time.Millisecond, time.Hour)},
+		{path: "upstream.ca_file", env: "LLM_CA_FILE", read: plain},
+		{path: "auth.allowed_keys", env: "ALLOWED_API_KEYS", secret: true, read: keyList},
+		{path: "auth.invalid_key_status", env: "LLMGW_AUTH__INVALID_KEY_STATUS", read: oneOfNumbers(403, 401)},
+		{path: "auth.pepper", env: "LLMGW_KEY_PEPPER", secret: true, read: pepper},
+		{path: "limits.requests", env: "RATE_LIMIT_REQUESTS", read: whole(1, math.MaxInt64)},
+		{path: "limits.window", env: "RATE_LIMIT_WINDOW", read: between(time.Second, day)},
+		{path: "limits.daily", env: "API_DAILY_LIMIT", read: whole(1, math.MaxInt64)},
+		{path: "limits.monthly", env: "API_MONTHLY_LIMIT", read: whole(1, math.MaxInt64)},
+		{path: "limits.tariff", env: "DEFAULT_MAX_TOKENS", read: whole(1, math.MaxInt64)},
+		{path: "request.max_bytes", env: "MAX_REQUEST_BYTES", read: whole(1<<10, 256<<20)},
+		{path: "request.default_output_tokens", env: "DEFAULT_OUTPUT_TOKENS", read: whole(1, 10_000_000)},
+		{path: "request.budget_exact", env: "BUDGET_EXACT", read: boolean},
+		{path: "database.url", env: "DATABASE_URL", read: databaseURL},
+		{path: "settle.max_wait", env: "LLMGW_SETTLE__MAX_WAIT", read: between(50*time.Millisecond, 4*time.Second)},
+		{path: "reserve.max_wait", env: "LLMGW_RESERVE__MAX_WAIT", read: between(10*time.Millisecond, 4*time.Second)},
+		{path: "envoy.path", env: "ENVOY_PATH", read: plain},
+		{path: "envoy.drain", env: "LLMGW_ENVOY__DRAIN", flag: "drain", read: between(0, time.Hour)},
+		{path: "redis.host", env: "REDIS_HOST", read: plain},
+		{path: "redis.port", env: "REDIS_PORT", read: whole(1, 65_535)},
+		{path: "redis.db", env: "REDIS_DB", read: whole(0, math.MaxInt32)},
+		{path: "redis.password", env: "REDIS_PASSWORD", secret: true, read: password},
+	}
+}
+
+func plain(text string) (any, string) {
+	if strings.ContainsFunc(text, isControl) {
+		return nil, "text without control characters"
+	}
+	return text, ""
+}
+
+func folder(text string) (any, string) {
+	if _, wants := plain(text); text == "" || wants != "" {
+		return nil, "the path of a directory"
+	}
+	return text, ""
+}
+
+func password(text string) (any, string) { return Secret(text), "" }
+
+// whole reads a plain decimal integer. Separators and exponents are refused: a
+// limit must not depend on which of them somebody thought of.
+func whole(low, high int64) reader {
+	wants := "a whole number from " + strconv.FormatInt(low, 10) + " to " + strconv.FormatInt(high, 10) + ", digits only"
+	if high == math.MaxInt64 {
+		wants = "a whole number above " + strconv.FormatInt(low-1, 10) + ", digits only"
+	}
+	return func(text string) (any, string) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < low || n > high {
+			return nil, wants
+		}
+		return n, ""
+	}
+}
+
+func oneOfNumbers(allowed ...int64) reader {
+	words := make([]string, len(allowed))
+	for i, n := range allowed {
+		words[i] = strconv.FormatInt(n, 10)
+	}
+	return func(text string) (any, string) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || !slices.Contains(allowed, n) {
+			return nil, strings.Join(words, " or ")
+		}
+		return n, ""
+	}
+}
+
+// between reads a duration; a bare number is seconds, as the original gateway
+// had it.
+func between(low, high time.Duration) reader {
+	wants := "a duration from " + shortDuration(low) + " to " + shortDuration(high) + ", such as 30s or 5m (a bare number is seconds)"
+	return func(text string) (any, string) {
+		d, err := time.ParseDuration(text)
+		if n, bare := strconv.ParseInt(text, 10, 64); bare == nil {
+			if n > int64(math.MaxInt64/time.Second) || n < 0 {
+				return nil, wants
+			}
+			d, err = time.Duration(n)*time.Second, nil
+		}
+		if err != nil || d < low || d > high {
+			return nil, wants
+		}
+		return d, ""
+	}
+}
+
+func boolean(text string) (any, string) {
+	switch strings.ToLower(text) {
+	case "true", "1", "yes", "on":
+		return true, ""
+	case "false", "0", "no", "off":
+		return false, ""
+	}
+	return nil, "true or false"
+}
+
+func logLevel(text string) (any, string) {
+	level := strings.ToLower(text)
+	if level == "warning" {
+		level = "warn"
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+		return nil, "debug, info, warn or error"
+	}
+	return level, ""
+}
+
+// listenAddress wants an address rather than a name: a listener on a name would
+// depend on what a resolver says at the moment of the start.
+func listenAddress(text string) (any, string) {
+	const wants = "an address and a port, such as 0.0.0.0:12000 or [::]:12000"
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return nil, wants
+	}
+	switch host {
+	case "":
+		host = "0.0.0.0"
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return nil, wants
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return nil, wants
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), ""
+}
+
+// headerSecret reads a value that will stand in a header of a request.
+func headerSecret(text string) (any, string) {
+	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, "the key alone, in printable ASCII without spaces"
+	}
+	return Secret(text), ""
+}
+
+// minPepper is the shortest pepper that is accepted, in bytes: 128 bits.
+const minPepper = 16
+
+func pepper(text string) (any, string) {
+	if len(text) < minPepper {
+		return nil, "at least 16 bytes"
+	}
+	return Secret(text), ""
+}
+
+// maxClientKey is the longest key that can ever match, in bytes.
+const maxClientKey = 256
+
+func keyList(text string) (any, string) {
+	keys := []Secret{}
+	for key := range strings.SplitSeq(text, ",") {
+		key = strings.TrimSpace(key)
+		if key == "" {
+			continue
+		}
+		if _, bad := headerSecret(key); bad != "" || len(key) > maxClientKey {
+			return nil, "keys separated by commas, each of at most 256 printable ASCII characters without spaces"
+		}
+		keys = append(keys, Secret(key))
+	}
+	return keys, ""
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

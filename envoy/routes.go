@@ -1,0 +1,114 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// apiPaths are the paths that the sidecar's own HTTP answers. They pass
+// neither ext_proc nor the lock: what stands here must do its own checking.
+// This is the one place to add another.
+var apiPaths = [...]string{"/health"}
+
+// clientPrefix is what model requests begin with; see [Upstream.BasePath].
+const clientPrefix = "/v1/"
+
+// removedFromRequests never reach the model server: encodings that would hide
+// the usage from us, and what Envoy tells about the client.
+var removedFromRequests = []string{
+	"accept-encoding", "cookie", "forwarded",
+	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+	"x-envoy-external-address", "x-envoy-internal", "x-envoy-attempt-count",
+	"x-envoy-expected-rq-timeout-ms", "x-envoy-original-path", "x-envoy-original-host",
+}
+
+// routes is the route table: the sidecar's own pages, the model server, and
+// 404 for the rest. The first match decides; nothing clears that choice later.
+func routes(o Options) *routev3.RouteConfiguration {
+	var list []*routev3.Route
+	for _, path := range apiPaths {
+		list = append(list, apiRoute(path))
+	}
+	list = append(list, modelRoute(o), unknownRoute())
+	return &routev3.RouteConfiguration{
+		Name: "llm",
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:    "llm",
+			Domains: []string{"*"},
+			// Bytes; it overrides the connection's own limit while a body waits
+			// to be admitted.
+			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(o.MaxRequestBytes)),
+			Routes:                 list,
+		}},
+	}
+}
+
+func apiRoute(path string) *routev3.Route {
+	return &routev3.Route{
+		Name:  "api" + path,
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: apiCluster},
+			Timeout:          seconds(5),
+		}},
+		TypedPerFilterConfig: ungated(),
+	}
+}
+
+func modelRoute(o Options) *routev3.Route {
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: upstreamCluster},
+		// A literal, not the dialled name: with auto_host_rewrite the name that
+		// TLS checks would come from the client's Host header.
+		HostRewriteSpecifier: &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: o.Upstream.authority()},
+		Timeout:              seconds(0), // the default of 15 s counts the whole answer
+		IdleTimeout:          durationpb.New(o.UpstreamTimeout),
+		MaxStreamDuration:    &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: seconds(3600)},
+		// Only what has certainly not reached the model server is tried again:
+		// a second attempt of anything else could be paid twice.
+		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+	}
+	if o.rewritesPath() {
+		action.PrefixRewrite = o.Upstream.prefix()
+	}
+	return &routev3.Route{
+		Name:                   upstreamRoute,
+		Match:                  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: clientPrefix}},
+		Action:                 &routev3.Route_Route{Route: action},
+		RequestHeadersToRemove: removedFromRequests,
+		TypedPerFilterConfig: map[string]*anypb.Any{
+			extProcName: anyOf(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Overrides{
+				Overrides: &extprocv3.ExtProcOverrides{ProcessingMode: fullMode()},
+			}}),
+		},
+	}
+}
+
+func unknownRoute() *routev3.Route {
+	return &routev3.Route{
+		Name:  "unknown",
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 404,
+			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "not found"}}, // the local reply mapper writes over it
+		}},
+		TypedPerFilterConfig: ungated(),
+	}
+}
+
+// ungated takes ext_proc and the lock off a route: the health of the gateway
+// must be answered while the sidecar's gRPC is away, and an unknown path is no
+// business of the sidecar. Never for a route to the model server.
+func ungated() map[string]*anypb.Any {
+	return map[string]*anypb.Any{
+		extProcName: anyOf(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Disabled{Disabled: true}}),
+		rbacName:    anyOf(&rbacv3.RBACPerRoute{}), // empty means off
+	}
+}
+
+func (o Options) rewritesPath() bool { return o.Upstream.prefix() != clientPrefix }
