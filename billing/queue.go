@@ -35,14 +35,14 @@ const (
 type op struct {
 	kind  opKind
 	hold  *openHold               // reserve, settle, void, erase
-	entry *entry                  // settle, correct
+	entry *entry                  // settle, correct; never changed, since it may be spilled meanwhile
 	task  func(*statements) error // task
 
 	state     atomic.Int32
 	committed atomic.Bool
 	done      chan struct{}
 	err       error
-	posted    int64 // tokens that a correction added
+	posted    *entry // what a correction appended, nil for nothing
 }
 
 func newOp(kind opKind, h *openHold, e *entry) *op {

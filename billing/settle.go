@@ -234,8 +234,11 @@ func (b *Book) forget(ops []*op) {
 				o.hold.account.add(o.hold.day, 0, -o.hold.tokens)
 			}
 		case opCorrect:
-			if a := b.accounts[o.entry.KeyID]; a != nil && o.posted > 0 {
-				a.add(o.entry.Day, o.posted, 0)
+			if o.posted == nil {
+				continue
+			}
+			if a := b.accounts[o.posted.KeyID]; a != nil {
+				a.add(o.posted.Day, o.posted.total(), 0)
 			}
 		}
 	}

@@ -172,6 +172,7 @@ func TestALateSettleIsSpilledAndReplayed(t *testing.T) {
 	}
 	crashed := copyDir(t, o.DataDir)
 
+	eventually(t, "a commit fails and is tried again", func() bool { return b.Stats().FailedCommits > 1 })
 	release()
 	eventually(t, "the spill empties", func() bool { return b.Stats().Spilled == 0 })
 	if info, err := os.Stat(filepath.Join(o.DataDir, spillFile)); err != nil || info.Size() != 0 {
@@ -221,6 +222,24 @@ func TestASpillReplayedTwiceChargesOnce(t *testing.T) {
 		t.Fatalf("used %d, want 30", bal.UsedToday)
 	}
 	mustBalance(t, o)
+}
+
+func TestNothingIsAppendedToATornRecord(t *testing.T) {
+	o := options(t.TempDir(), newClock(testNow))
+	o.SettleWait = 10 * time.Millisecond
+	k, _ := createKey(t, o, Limits{})
+	if err := os.WriteFile(filepath.Join(o.DataDir, spillFile), []byte(`{"id":"half`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := openBook(t, o)
+	h := reserve(t, b, ask(k.ID, 100))
+	release := blocked(t, o.DataDir)
+	settle(t, b, h.ID, 10, 20)
+	o.DataDir = copyDir(t, o.DataDir)
+	release()
+	if bal := balance(t, openBook(t, o), k.ID); bal.UsedToday != 30 {
+		t.Fatalf("used %d, want 30", bal.UsedToday)
+	}
 }
 
 func TestADamagedSpillIsNotPassedOver(t *testing.T) {

@@ -204,20 +204,20 @@ func (s *statements) insertCharge(e *entry, id string, ref any, kind string, hel
 
 // adjust appends the difference between the cumulative figures of e and what
 // stands in the books for that charge, when it is positive. Its hold is long
-// gone, so every token of it is overshoot. It fills e in with what it found.
-func (s *statements) adjust(e *entry) (posted int64, err error) {
+// gone, so every token of it is overshoot. It returns what it appended, nil
+// for nothing.
+func (s *statements) adjust(e *entry) (*entry, error) {
 	sum, err := s.standing(e.ID)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	e.KeyID, e.Day = sum.KeyID, sum.Day
 	more := e.total() - sum.total()
 	if more <= 0 {
-		return 0, nil
+		return nil, nil
 	}
 	id, err := newUUID(instant(e.SettledAt))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	row := *sum
 	row.Completion = min(more, max(0, e.Completion-sum.Completion))
@@ -229,10 +229,10 @@ func (s *statements) adjust(e *entry) (posted int64, err error) {
 		row.AnswerModel = e.AnswerModel
 	}
 	if _, err := s.insertCharge(&row, id.String(), e.ID, "adjust", 0, more); err != nil {
-		return 0, err
+		return nil, err
 	}
 	s.add(row.KeyID, row.Day, figuresDelta{used: more})
-	return more, nil
+	return &row, nil
 }
 
 // standing is a charge with its corrections so far.

@@ -97,7 +97,7 @@ func (w *writer) turn() bool {
 	w.failed.Add(1)
 	w.book.log.Warn("books: commit failed", zap.Error(err), zap.Int("operations", len(ops)))
 	if permanent(err) {
-		w.oneByOne(ops, progress)
+		w.oneByOne(ops, marks, progress)
 		return true
 	}
 	w.retryLater(ops, marks, unsure, err)
@@ -214,7 +214,7 @@ func (w *writer) fail(o *op, unsure bool, cause error) {
 
 // oneByOne finds the operation that can never be committed, so that it does
 // not hold up the others. A settle among them is kept in the spill file.
-func (w *writer) oneByOne(ops []*op, marks []progressMark) {
+func (w *writer) oneByOne(ops []*op, marks []*openHold, progress []progressMark) {
 	for i, o := range ops {
 		one := []*op{o}
 		unsure, err := w.stmts.inTx(func() error { return w.apply(one, nil) })
@@ -222,15 +222,15 @@ func (w *writer) oneByOne(ops []*op, marks []progressMark) {
 		case err == nil:
 			w.succeeded(one)
 		case !permanent(err):
-			w.retryLater(ops[i:], nil, unsure, err)
+			w.retryLater(ops[i:], marks, unsure, err)
 			return
 		default:
 			w.failed.Add(1)
 			w.reject(o, unsure, err)
 		}
 	}
-	if len(marks) > 0 {
-		if _, err := w.stmts.inTx(func() error { return w.apply(nil, marks) }); err != nil {
+	if len(progress) > 0 {
+		if _, err := w.stmts.inTx(func() error { return w.apply(nil, progress) }); err != nil {
 			w.book.log.Warn("books: checkpoints lost", zap.Error(err))
 		}
 	}

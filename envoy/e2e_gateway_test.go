@@ -115,22 +115,34 @@ func (g *gateway) startEnvoy() {
 		cancel()
 		<-g.stopped
 		if g.t.Failed() {
-			g.t.Logf("Envoy said:\n%s", g.log.String())
+			g.t.Logf("Envoy said:\n%s", interesting(g.log.String()))
 		}
 	})
 	g.waitReady()
 }
 
+// interesting leaves out the list of extensions that Envoy begins with.
+func interesting(log string) string {
+	var out strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "source/server/server.cc:467") {
+			out.WriteString(line)
+		}
+	}
+	return out.String()
+}
+
 func (g *gateway) waitReady() {
 	g.t.Helper()
-	for g.admin.Ready(context.Background()) != nil {
+	eventually(g.t, "a ready Envoy", func() bool {
 		select {
 		case err := <-g.stopped:
 			g.stopped <- err
 			g.t.Fatalf("Envoy did not start: %v", err)
-		case <-time.After(10 * time.Millisecond):
+		default:
 		}
-	}
+		return g.admin.Ready(context.Background()) == nil
+	})
 }
 
 // stop ends Envoy in order.
@@ -178,6 +190,16 @@ func endpoint(t *testing.T, socket string) envoy.Endpoint {
 	return e
 }
 
+// eventually polls until done says so, and fails the test when it never does.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
+	}
+}
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -196,6 +218,7 @@ func httpClient(h2 bool) *http.Client {
 	p.SetHTTP1(!h2)
 	p.SetUnencryptedHTTP2(h2)
 	return &http.Client{
+		Timeout:       30 * time.Second,
 		Transport:     &http.Transport{Protocols: p, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -113,6 +113,8 @@ func TestE2EOwnReplies(t *testing.T) {
 				}
 			}
 		}
+		g.api.Handler = http.HandlerFunc(g.upstream.silent)
+		wantError(t, g.do(clients["h1"], "/health", nil), 503, "gateway_unavailable", "api_error")
 		g.api.Close()
 		for _, client := range clients {
 			wantError(t, g.do(client, "/health", nil), 503, "gateway_unavailable", "api_error")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
@@ -13,10 +14,12 @@ const (
 	tailSize = 40       // lines kept to explain a death
 )
 
-// lineWriter passes on whole lines, so that Envoy's output and our own log can
-// share a stream, and keeps the last ones. It is safe for concurrent use.
+// lineWriter passes on whole lines, each a JSON object, so that Envoy's output
+// and our own log can share a stream, and keeps the last ones. It is safe for
+// concurrent use.
 type lineWriter struct {
-	to io.Writer // may be nil
+	to  io.Writer // may be nil
+	now func() time.Time
 
 	mu      sync.Mutex
 	partial []byte
@@ -53,7 +56,7 @@ func (w *lineWriter) flush() {
 
 func (w *lineWriter) pass(lines []byte) {
 	if w.to != nil {
-		_, _ = w.to.Write(lines)
+		_, _ = w.to.Write(w.inJSON(lines))
 	}
 	for line := range strings.Lines(string(lines)) {
 		w.tail = append(w.tail, strings.TrimRight(line, "\r\n"))
@@ -61,6 +64,29 @@ func (w *lineWriter) pass(lines []byte) {
 	if n := len(w.tail); n > tailSize {
 		w.tail = append([]string(nil), w.tail[n-tailSize:]...)
 	}
+}
+
+// inJSON wraps what is no JSON object: what Envoy says before it has read how
+// to log, and its crash reports.
+func (w *lineWriter) inJSON(lines []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(lines) {
+		switch text := bytes.TrimSpace(line); {
+		case len(text) == 0:
+		case text[0] == '{' && json.Valid(text):
+			out = append(out, line...)
+		default:
+			entry, err := json.Marshal(map[string]string{
+				"ts":    w.now().UTC().Format("2006-01-02T15:04:05.000Z"),
+				"level": "warning", "logger": "envoy", "msg": string(text),
+			})
+			if err != nil {
+				panic(err) // strings always can be marshalled
+			}
+			out = append(append(out, entry...), '\n')
+		}
+	}
+	return out
 }
 
 func (w *lineWriter) lines() []string {

@@ -44,7 +44,7 @@ type RunOptions struct {
 	// RunDir gets envoy.pid and envoy.lock (0600) and is made (0700) when it is
 	// not there. Two supervisors cannot share one.
 	RunDir         string
-	Stdout, Stderr io.Writer // get whole lines; nil discards
+	Stdout, Stderr io.Writer // get whole lines of JSON; nil discards
 	// AdminSocket or AdminAddress is the admin interface of the bootstrap. With
 	// neither, Envoy is stopped without draining.
 	AdminSocket, AdminAddress string
@@ -115,7 +115,7 @@ func (o *RunOptions) runOnce(ctx context.Context) (stopped bool, err error) {
 	if err := o.addressFree(ctx); err != nil {
 		return false, err
 	}
-	stdout, stderr := &lineWriter{to: o.Stdout}, &lineWriter{to: o.Stderr}
+	stdout, stderr := &lineWriter{to: o.Stdout, now: time.Now}, &lineWriter{to: o.Stderr, now: time.Now}
 	p, err := startProcess(o.command(stdout, stderr))
 	if err != nil {
 		return false, fmt.Errorf("start Envoy: %w", err)

@@ -99,16 +99,23 @@ func TestDeathCount(t *testing.T) {
 
 func TestLineWriter(t *testing.T) {
 	var writes []string
-	w := &lineWriter{to: writerFunc(func(p []byte) { writes = append(writes, string(p)) })}
+	w := &lineWriter{
+		to:  writerFunc(func(p []byte) { writes = append(writes, string(p)) }),
+		now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.FixedZone("", 3600)) },
+	}
+	wrapped := func(text string) string {
+		return `{"level":"warning","logger":"envoy","msg":"` + text + `","ts":"2026-01-02T02:04:05.006Z"}` + "\n"
+	}
 	long := strings.Repeat("x", maxLine)
-	for _, part := range []string{"a", "b\nc\nd", "", "e\n", long, "f"} {
+	for _, part := range []string{`{"a"`, ":1}\n{\"b\": 2}\n{c", "", " \"d\"\n\n", long, "f"} {
 		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatalf("write: %d, %v", n, err)
 		}
 	}
 	w.flush()
 	w.flush()
-	if diff := cmp.Diff([]string{"ab\nc\n", "de\n", long, "f\n"}, writes); diff != "" {
+	want := []string{"{\"a\":1}\n{\"b\": 2}\n", wrapped(`{c \"d\"`), wrapped(long), wrapped("f")}
+	if diff := cmp.Diff(want, writes); diff != "" {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
 	for i := range 100 {
@@ -243,6 +250,7 @@ func TestSuperviseInsists(t *testing.T) {
 		done <- Supervise(ctx, RunOptions{Binary: fake, ConfigPath: config, RunDir: dir, Stderr: new(bytes.Buffer)})
 	}()
 	waitForFile(t, ready)
+	waitForFile(t, pidPath(dir))
 	if err := Supervise(ctx, RunOptions{Binary: fake, ConfigPath: config, RunDir: dir}); !errors.Is(err, ErrRunning) {
 		t.Errorf("a second supervisor: %v", err)
 	}

@@ -31,8 +31,6 @@ func localReplyTable() []localReply {
 		return localReply{when, 503, "1", unavailableMessage, apiError, "gateway_unavailable"}
 	}
 	return []localReply{
-		// The sidecar's own pages, while it is away.
-		unavailable("response.code >= 500 && xds.cluster_name == '" + apiCluster + "'"),
 		// The sidecar is absent, slow, confused, or did not admit.
 		unavailable("response.code_details.startsWith('ext_proc_') || response.code_details.startsWith('rbac_') || " +
 			"response.code_details == 'spurious_message' || response.code_details.startsWith('mismatch_between_content_length')"),
@@ -44,6 +42,9 @@ func localReplyTable() []localReply {
 			when: "response.code == 413", message: "The request body is too large.",
 			kind: invalidRequest, code: "request_too_large",
 		},
+		// Silence before the sidecar admitted, or of its own pages: not the model
+		// server's.
+		unavailable("response.code == 504 && !(has(metadata.filter_metadata." + metadataNamespace + ") && has(metadata.filter_metadata." + metadataNamespace + ".admit))"),
 		{
 			when: "response.code == 504", message: "The model server did not answer in time.",
 			kind: apiError, code: "upstream_timeout",
@@ -84,11 +85,17 @@ func (r localReply) mapper() *hcmv3.ResponseMapper {
 	if r.status != 0 {
 		m.StatusCode = wrapperspb.UInt32(r.status)
 	}
+	// A request that is refused before it is read has no id yet; every other
+	// answer gets the request's own in place of this one.
+	m.HeadersToAdd = []*corev3.HeaderValueOption{{
+		Header:       &corev3.HeaderValue{Key: "x-request-id", Value: "%UNIQUE_ID%"},
+		AppendAction: corev3.HeaderValueOption_ADD_IF_ABSENT,
+	}}
 	if r.retryAfter != "" {
-		m.HeadersToAdd = []*corev3.HeaderValueOption{{
+		m.HeadersToAdd = append(m.HeadersToAdd, &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: "retry-after", Value: r.retryAfter},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		}}
+		})
 	}
 	return m
 }

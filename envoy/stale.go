@@ -24,6 +24,14 @@ func pidPath(runDir string) string { return filepath.Join(runDir, "envoy.pid") }
 // configuration in runDir. Process ids are reused: any other process is left
 // alone. Nothing to do is no error; a living supervisor is [ErrRunning].
 func EndStale(runDir string, log *zap.Logger) error {
+	if _, err := os.Stat(runDir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	unlock, err := lockRunDir(runDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	text, err := os.ReadFile(pidPath(runDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -31,11 +39,6 @@ func EndStale(runDir string, log *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read Envoy's pid file: %w", err)
 	}
-	unlock, err := lockRunDir(runDir)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 1 {
 		if err := endStale(pid, runDir, log); err != nil {
 			return err

@@ -93,7 +93,7 @@ func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.Processing
 			return nil, errors.New("Envoy's processing modes cannot be metered: request BUFFERED and response STREAMED are needed on this route") //nolint:staticcheck // Envoy is a name
 		}
 		x.phase = phaseKnown
-		return requestHeadersReply(x.forwardHeaders(), metadata("key_id", x.key.ID)), nil
+		return requestHeadersReply(x.forwardHeaders(), nil), nil
 	}
 	if r := x.admitWithoutBody(ctx); r != nil {
 		return x.refuse(r), nil
@@ -221,10 +221,6 @@ func (x *exchange) onResponseBody(ctx context.Context, b *extprocv3.HttpBody) (r
 	}
 	return responseBodyReply(step.Changed, step.Body, x.usageMetadata()), nil
 }
-
-// settles tells whether the next piece may wait for the books. It is a hint
-// for the shell: an unsettled answer may.
-func (x *exchange) settles() bool { return x.phase == phaseAnswering }
 
 // onResponseTrailers ends an answer whose body was never shown as ended.
 func (x *exchange) onResponseTrailers(ctx context.Context) (reply, error) {

@@ -19,7 +19,8 @@ import (
 )
 
 // Books is what the gate needs of the books. Implementations must be safe for
-// concurrent use and must return within a bounded time.
+// concurrent use, and every method must return well within Envoy's
+// message_timeout: the gate adds no deadline of its own.
 type Books interface {
 	// Lookup finds a key by its secret, from memory. Any error means: no.
 	Lookup(secret string) (billing.Key, error)
@@ -31,7 +32,8 @@ type Books interface {
 	// Checkpoint notes how far an answer has come. It never waits.
 	Checkpoint(holdID string, p billing.Progress)
 	// Settle turns a hold into a charge, once, and returns when that is
-	// durable. On an error the client must not see the end of the answer.
+	// durable. On an error the client must not see the end of the answer. Its
+	// context does not end with the client.
 	Settle(ctx context.Context, holdID string, o billing.Outcome) error
 	// Correct raises a settled charge when the upstream's own cumulative
 	// figure grew afterwards.
@@ -67,9 +69,6 @@ type Options struct {
 	BudgetExact bool
 	// UpstreamKey is the gateway's own credential at the upstream, "" = none.
 	UpstreamKey string
-	// StepTimeout bounds the work on one message. It must be shorter than
-	// Envoy's message_timeout. Default 4 s.
-	StepTimeout time.Duration
 
 	Log *zap.Logger
 }
@@ -93,9 +92,6 @@ func New(o Options) (*Server, error) {
 	}
 	if o.InvalidKeyStatus == 0 {
 		o.InvalidKeyStatus = 403
-	}
-	if o.StepTimeout == 0 {
-		o.StepTimeout = 4 * time.Second
 	}
 	s := &Server{o: o, endpoints: make(map[string]Endpoint), shared: newSharedReplies()}
 	for _, e := range Endpoints() {
@@ -142,7 +138,7 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 		if err != nil {
 			return ended(err)
 		}
-		answer, err := s.step(stream.Context(), x, message)
+		answer, err := x.step(stream.Context(), message)
 		if err != nil {
 			s.o.Log.Error("exchange ended by the gateway", zap.String("request_id", x.requestID), zap.String("hold_id", x.hold.ID), zap.Error(err))
 			return status.Error(codes.Internal, "exchange failed")
@@ -152,16 +148,6 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 			return ended(err)
 		}
 	}
-}
-
-// step bounds the work on one message, so that Envoy never waits in vain.
-func (s *Server) step(ctx context.Context, x *exchange, message *extprocv3.ProcessingRequest) (reply, error) {
-	if _, quick := message.GetRequest().(*extprocv3.ProcessingRequest_ResponseBody); quick && !x.settles() {
-		return x.step(ctx, message)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.StepTimeout)
-	defer cancel()
-	return x.step(ctx, message)
 }
 
 // ended turns the end of a stream into the handler's result. EOF and Canceled

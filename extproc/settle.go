@@ -62,6 +62,7 @@ func roughOutput(r usage.Report) int64 {
 // complete = the answer came to its proper end, or its final figure is known;
 // an upstream that stops in the middle is not complete.
 func (x *exchange) settle(ctx context.Context, report usage.Report, complete bool) error {
+	ctx = context.WithoutCancel(ctx) // a client that leaves now is charged all the same
 	switch {
 	case !x.resolved:
 		x.resolved = true
@@ -120,7 +121,14 @@ func (x *exchange) promptTokens() int64 {
 }
 
 func (x *exchange) outputTokens(r usage.Report) int64 {
-	if r.OutputBytes == 0 || x.endpoint.Shape == ShapeEmbedding {
+	if x.endpoint.Shape == ShapeEmbedding {
+		return 0
+	}
+	if !r.Decoded {
+		// Compressed beyond our means: the wire's bytes are all there is.
+		return (r.BodyBytes + 3) / 4
+	}
+	if r.OutputBytes == 0 {
 		return 0
 	}
 	return max(1, billing.EstimateTokens(x.request.model, r.OutputText, r.OutputBytes))

@@ -7,7 +7,7 @@
 //
 // # Bounds
 //
-// A meter keeps at most MaxOutputSample of text, two usage objects of 64 KiB, in drop mode one unfinished event of 64 KiB, and while decompressing a window of at most 16 MiB.
+// A meter keeps at most MaxOutputSample of text, two usage objects of 64 KiB, in drop mode one unfinished event of 64 KiB, and while decompressing a window of at most 16 MiB for each coding.
 // An endless line or an endless string costs time in proportion to its bytes, and no memory.
 // A JSON value nested deeper than 256 levels is treated as text that is not JSON.
 package usage

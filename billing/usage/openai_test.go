@@ -33,6 +33,7 @@ func TestUsageObject(t *testing.T) {
 		{"details null", `{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":null,"completion_tokens_details":{}}`, Reported, Tokens{9, 1, 10, 0, 0}, ""},
 		{"detail above its whole", `{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":10},"reasoning_tokens":2}`, Reported, Tokens{9, 1, 10, 9, 1}, ""},
 		{"detail not believed", `{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":-1},"completion_tokens_details":{"reasoning_tokens":"1"}}`, Reported, Tokens{9, 1, 10, 0, 0}, ""},
+		{"detail too large", `{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":10000001}}`, Reported, Tokens{9, 1, 10, 0, 0}, ""},
 		{"reasoning in the surplus", `{"prompt_tokens":9,"completion_tokens":1,"total_tokens":15,"completion_tokens_details":{"reasoning_tokens":5}}`, Reported, Tokens{9, 6, 15, 0, 5}, ""},
 
 		{"null", `null`, Absent, Tokens{}, ""},

@@ -54,7 +54,7 @@ is changed, apart from new tables in books of an older version. The exit code is
 			return err
 		}
 		var findings []finding
-		if wrong := (mistakes)(nil); errors.As(err, &wrong) {
+		if wrong := mistakes(nil); errors.As(err, &wrong) {
 			for _, line := range wrong {
 				findings = append(findings, finding{Name: "config", Detail: line})
 			}

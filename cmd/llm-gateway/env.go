@@ -87,7 +87,7 @@ func readSmall(path string) ([]byte, error) {
 	case info.Size() > maxTextFile:
 		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
 	}
-	return os.ReadFile(path) //nolint:gosec // the operator names the file
+	return os.ReadFile(path)
 }
 
 const (

@@ -87,7 +87,8 @@ func (a *app) printCreated(c Config, k billing.Key, secret string) error {
 		return err
 	}
 	facts := []pair{
-		{"id", k.ID}, {"name", k.Name},
+		{"id", k.ID},
+		{"name", k.Name},
 		{"limit", thousands(created.Limit) + " tokens per month"},
 		{"daily", thousands(created.Daily) + " tokens per day"},
 		{"monthly", thousands(created.Monthly) + " tokens per month"},

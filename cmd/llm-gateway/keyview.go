@@ -82,7 +82,11 @@ func stateOf(k billing.Key, now time.Time) string {
 // pairs are the facts of one key for a person.
 func (v keyView) pairs(c Config) []pair {
 	facts := []pair{
-		{"id", v.ID}, {"key", v.Display}, {"name", v.Name}, {"description", v.Description}, {"state", v.State},
+		{"id", v.ID},
+		{"key", v.Display},
+		{"name", v.Name},
+		{"description", v.Description},
+		{"state", v.State},
 		{"limit", thousands(v.Limit) + " tokens per month"},
 		{"daily", thousands(v.Daily) + " tokens per day"},
 		{"monthly", thousands(v.Monthly) + " tokens per month"},
@@ -91,7 +95,9 @@ func (v keyView) pairs(c Config) []pair {
 		{"used today", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedToday), thousands(v.RequestsToday))},
 		{"used this month", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedMonth), thousands(v.RequestsMonth))},
 		{"held now", thousands(v.Held) + " tokens"},
-		{"created", shown(v.CreatedAt, "")}, {"expires", shown(v.ExpiresAt, "never")}, {"revoked", shown(v.RevokedAt, "")},
+		{"created", shown(v.CreatedAt, "")},
+		{"expires", shown(v.ExpiresAt, "never")},
+		{"revoked", shown(v.RevokedAt, "")},
 	}
 	return slices.DeleteFunc(facts, func(p pair) bool { return p.value == "" })
 }

@@ -22,7 +22,7 @@ func parseLifetime(text string) (time.Duration, error) {
 		if err != nil || n > maxLifetimeDays {
 			return 0, usagef("--expires: write days from 1 to %d, such as 30d", maxLifetimeDays)
 		}
-		lifetime, rest = time.Duration(n)*day, after //nolint:gosec // bounded above
+		lifetime, rest = time.Duration(n)*day, after
 	}
 	if !hasDays || rest != "" {
 		d, err := time.ParseDuration(rest)

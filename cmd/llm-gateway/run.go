@@ -14,7 +14,7 @@ import (
 
 // version is set by the linker (-X main.version=…); empty means that the build
 // information of the module says it.
-var version string //nolint:gochecknoglobals // the linker can only set a package variable
+var version string
 
 // app is one call of the program: what a command may use of the world outside.
 type app struct {

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/envoy"
 )
 
@@ -162,6 +163,17 @@ func TestCheckData(t *testing.T) {
 	file := writeFile(t, "file", "x")
 	if _, err := checkData(filepath.Join(file)); err == nil {
 		t.Error("a file was taken for a directory")
+	}
+}
+
+func TestPrintAudit_listOfProblemsAlways(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out, json: true}
+	if err := a.printAudit(billing.AuditReport{Balanced: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `"problems":[]`) {
+		t.Errorf("got %s", out.String())
 	}
 }
 

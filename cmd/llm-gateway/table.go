@@ -129,7 +129,7 @@ func shortDuration(d time.Duration) string {
 type instant time.Time
 
 // MarshalText implements [encoding.TextMarshaler].
-func (t instant) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+func (t instant) MarshalText() ([]byte, error) { return []byte(t.String()), nil } //nolint:unparam // the interface has an error
 
 func (t instant) String() string { return time.Time(t).UTC().Format(time.RFC3339) }
 

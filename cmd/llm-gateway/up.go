@@ -259,17 +259,17 @@ func (u *upRun) ready(ctx context.Context, url string) bool {
 
 // demoKey makes a key when there has never been one, and waits until the
 // running gateway knows it.
-func (u *upRun) demoKey(ctx context.Context, g *gateway) (string, error) {
+func (u *upRun) demoKey(ctx context.Context, g *gateway) (secret string, err error) {
 	admin, err := billing.OpenAdmin(ctx, u.c.billingOptions(u.log))
 	if err != nil {
 		return "", err
 	}
-	defer admin.Close()
+	defer func() { err = errors.Join(err, admin.Close()) }()
 	keys, err := admin.Keys(ctx)
 	if err != nil || len(keys) > 0 {
 		return "", err
 	}
-	_, secret, err := admin.CreateKey(ctx, billing.NewKey{Name: "Demo", Description: "made by the first start", Origin: "demo"})
+	_, secret, err = admin.CreateKey(ctx, billing.NewKey{Name: "Demo", Description: "made by the first start", Origin: "demo"})
 	if err != nil {
 		return "", err
 	}

@@ -19,7 +19,7 @@ func (m *model) stream(w http.ResponseWriter, r *http.Request, c completion, inc
 		if _, err := w.Write(append(append([]byte("data: "), event...), "\n\n"...)); err != nil {
 			return nil // the client is gone, and the status is long sent
 		}
-		if err := error(nil); err != nil || flush == nil {
+		if err := flush.Flush(); err != nil {
 			return nil
 		}
 	}

@@ -26,6 +26,7 @@ type errand struct {
 	end     bool     // the client must see the whole answer
 	status  int
 	noEntry bool // must not reach the upstream
+	breaks  bool // the upstream breaks off: on a busy machine that may overtake the headers, then 502
 }
 
 // errands are the kinds of requests, mixed over and over.
@@ -55,8 +56,8 @@ func errands() []errand {
 		{kind: "left-after-done", chat: rig.Chat{Stream: true, IncludeUsage: yes, Script: script}, abort: rig.Abort{Done: true}, words: reported, exact: true},
 		{kind: "left-midway", chat: rig.Chat{Stream: true, Script: long}, abort: rig.Abort{Events: 3}, words: aborted},
 		{kind: "left-before-headers", chat: rig.Chat{Script: with(func(s *rig.Script) { s.FirstDelayMS = 5000 })}, onHit: true, words: aborted},
-		{kind: "upstream-reset", chat: rig.Chat{Stream: true, Script: with(func(s *rig.Script) { s.Chunks, s.ChunkDelayMS, s.End, s.EndAfter = 20, 5, rig.EndReset, 10 })}, words: aborted},
-		{kind: "upstream-close", chat: rig.Chat{Stream: true, Script: with(func(s *rig.Script) { s.Chunks, s.ChunkDelayMS, s.End, s.EndAfter = 20, 5, rig.EndClose, 10 })}, words: aborted},
+		{kind: "upstream-reset", chat: rig.Chat{Stream: true, Script: with(func(s *rig.Script) { s.Chunks, s.ChunkDelayMS, s.End, s.EndAfter = 20, 5, rig.EndReset, 10 })}, words: aborted, breaks: true},
+		{kind: "upstream-close", chat: rig.Chat{Stream: true, Script: with(func(s *rig.Script) { s.Chunks, s.ChunkDelayMS, s.End, s.EndAfter = 20, 5, rig.EndClose, 10 })}, words: aborted, breaks: true},
 		{kind: "upstream-close-at-once", chat: rig.Chat{Script: with(func(s *rig.Script) { s.End = rig.EndClose })}, status: http.StatusBadGateway},
 		{kind: "unknown-path", path: "/v1/images/generations", chat: rig.Chat{Script: script}, status: http.StatusNotFound, noEntry: true},
 	}
@@ -174,6 +175,12 @@ func verdict(t *testing.T, e errand, r rig.Received, records []rig.Record, books
 		}
 	} else if len(records) != want {
 		t.Errorf("%s: %d upstream hits, want %d (client: %d %v)", id, len(records), want, r.Status, r.Err)
+	}
+	if e.breaks && r.Status == http.StatusBadGateway {
+		if row := books[id]; row.Requests > 1 || row.Requests == 1 && !row.Is("aborted") {
+			t.Errorf("%s: broken before it began, yet %d charges, %s", id, row.Requests, row.Words())
+		}
+		return
 	}
 	if r.Status != e.status && !e.onHit {
 		t.Errorf("%s: status %d, want %d: %q %v", id, r.Status, e.status, r.Body, r.Err)
