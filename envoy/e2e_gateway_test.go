@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type gateway struct {
 	sidecar  *sidecar
 	upstream *upstream
 	api      *http.Server
+	apiHangs atomic.Bool
 	admin    envoy.Admin
 	run      envoy.RunOptions
 	log      *lockedBuffer // Envoy's stderr
@@ -175,6 +177,10 @@ func (g *gateway) startAPI() {
 		g.t.Fatal(err)
 	}
 	g.api = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.apiHangs.Load() {
+			g.upstream.silent(w, r)
+			return
+		}
 		_, _ = io.WriteString(w, "healthy "+r.Method+" "+r.URL.Path)
 	})}
 	go g.api.Serve(l)

@@ -113,7 +113,7 @@ func TestE2EOwnReplies(t *testing.T) {
 				}
 			}
 		}
-		g.api.Handler = http.HandlerFunc(g.upstream.silent)
+		g.apiHangs.Store(true)
 		wantError(t, g.do(clients["h1"], "/health", nil), 503, "gateway_unavailable", "api_error")
 		g.api.Close()
 		for _, client := range clients {

@@ -193,7 +193,7 @@ func TestExchange_closedWhenTheBooksAre(t *testing.T) {
 			if a.GetImmediateResponse() == nil {
 				a = talk.say(requestBodyMsg(chatBody))
 			}
-			checkRefusal(t, a, 503, "service_unavailable")
+			checkRefusal(t, a, 503, "gateway_unavailable")
 			if strings.Contains(string(a.GetImmediateResponse().GetBody()), "disk") {
 				t.Error("internals are shown")
 			}

@@ -129,8 +129,8 @@ const (
 )
 
 // bearer takes the one key out of the Authorization headers. The scheme's case
-// does not matter (RFC 9110, section 11.1). A comma can only come from two
-// headers that were joined on the way, so it counts as a second credential.
+// does not matter (RFC 9110, section 11.1). Two headers may have been joined
+// with a comma on the way, whatever their schemes.
 func bearer(values []string) (string, credential) {
 	switch len(values) {
 	case 0:
@@ -139,10 +139,13 @@ func bearer(values []string) (string, credential) {
 	default:
 		return "", credentialMalformed
 	}
-	scheme, secret, _ := strings.Cut(strings.TrimSpace(values[0]), " ")
-	if strings.ContainsRune(scheme, ',') {
-		return "", credentialMalformed
+	text := strings.TrimSpace(values[0])
+	for part := range strings.SplitSeq(text, ",") {
+		if scheme, _, _ := strings.Cut(strings.TrimSpace(part), " "); len(part) < len(text) && strings.EqualFold(scheme, "Bearer") {
+			return "", credentialMalformed
+		}
 	}
+	scheme, secret, _ := strings.Cut(text, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return "", credentialMissing
 	}

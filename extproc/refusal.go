@@ -28,7 +28,7 @@ const (
 	typeInvalidRequest    = "invalid_request_error"
 	typeInsufficientQuota = "insufficient_quota"
 	typeRequests          = "requests"
-	typeServer            = "server_error"
+	typeAPI               = "api_error"
 )
 
 // body is the error object that OpenAI SDKs read, with the detail string that
@@ -107,10 +107,11 @@ func modelNotAllowed() *refusal {
 	return &refusal{status: 403, kind: typeInvalidRequest, code: "model_not_allowed", param: "model", message: "This API key may not use this model."}
 }
 
-// unavailable is the closed answer: a dependency cannot say yes.
+// unavailable is the closed answer: a dependency cannot say yes. Envoy says
+// the same in the same words when the gate itself is away.
 func unavailable() *refusal {
 	return &refusal{
-		status: 503, kind: typeServer, code: "service_unavailable",
+		status: 503, kind: typeAPI, code: "gateway_unavailable",
 		message: "The gateway cannot check this request now. Please retry.",
 		headers: [][2]string{{"retry-after", "1"}},
 	}

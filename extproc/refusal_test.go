@@ -32,6 +32,8 @@ func TestExchange_refusals(t *testing.T) {
 		{"wrong key", at("POST", chat, "authorization", "Bearer sk-no"), "", 403, "invalid_api_key", [2]string{}},
 		{"two keys", at("POST", chat, "authorization", "Bearer "+goodSecret, "authorization", "Bearer x"), "", 400, "malformed_authorization", [2]string{}},
 		{"two keys joined", at("POST", chat, "authorization", "Bearer "+goodSecret+",Bearer x"), "", 400, "malformed_authorization", [2]string{}},
+		{"two schemes joined", at("POST", chat, "authorization", "Basic eDp5,Bearer "+goodSecret), "", 400, "malformed_authorization", [2]string{}},
+		{"digest", at("POST", chat, "authorization", `Digest username="a", realm="b"`), "", 401, "missing_api_key", [2]string{}},
 		{"junk behind the key", at("POST", chat, "authorization", "Bearer "+goodSecret+" x"), "", 400, "malformed_authorization", [2]string{}},
 		{"unknown path", at("POST", "/v1/responses", auth...), "", 404, "not_found", [2]string{}},
 		{"trailing slash", at("POST", chat+"/", auth...), "", 404, "not_found", [2]string{}},
