@@ -247,21 +247,19 @@ func (x *exchange) onResponseTrailers(ctx context.Context) (reply, error) {
 func (x *exchange) refuse(r *refusal) reply {
 	x.phase = phaseDone
 	x.s.logRefusal(x, r)
-	return refusalReply(r, metadata("key_id", x.key.ID, "model", x.request.model, "refused", r.code))
+	return refusalReply(r, facts{}.text("key_id", x.key.ID).text("model", x.request.model).metadata())
 }
 
 func (x *exchange) admitMetadata() *structpb.Struct {
-	return metadata("admit", "1", "key_id", x.key.ID, "model", x.request.model, "hold_id", x.hold.ID)
+	return facts{}.text("admit", "1").text("key_id", x.key.ID).text("model", x.request.model).metadata()
 }
 
 func (x *exchange) usageMetadata() *structpb.Struct {
 	if x.hold.ID == "" || !x.resolved {
 		return nil
 	}
-	return metadata(
-		"prompt_tokens", x.charged.Prompt, "completion_tokens", x.charged.Completion,
-		"total_tokens", x.charged.Total, "provenance", string(x.marks.provenance),
-	)
+	return facts{}.count("prompt_tokens", x.charged.Prompt).count("completion_tokens", x.charged.Completion).
+		count("total_tokens", x.charged.Total).text("provenance", string(x.marks.provenance)).metadata()
 }
 
 func (x *exchange) limitHeaders() [][2]string {

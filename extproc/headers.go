@@ -22,16 +22,10 @@ const (
 	prefixRateLimit = "x-ratelimit-"
 )
 
-// credentialHeaders never reach the upstream: whatever a client puts there is
-// a secret of the client's, and the upstream's credential is ours.
-func credentialHeaders() []string {
-	return []string{
-		headerAuthorization, "proxy-authorization", "cookie",
-		"x-api-key", "api-key", "x-goog-api-key",
-		"accept-encoding", // answers must stay readable for the meter
-	}
-}
-
+// isCredentialHeader names what never reaches the upstream: whatever a client
+// puts there is a secret of the client's, and the upstream's credential is
+// ours. accept-encoding goes too, so that answers stay readable for the meter,
+// and with it everything in the gateway's own namespace.
 func isCredentialHeader(name string) bool {
 	switch name {
 	case headerAuthorization, "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key", "accept-encoding":

@@ -139,25 +139,24 @@ func setHeader(name, text string) *corev3.HeaderValueOption {
 	}
 }
 
-// metadata builds the llmgw namespace from pairs; values are strings or
-// integers.
-func metadata(pairs ...any) *structpb.Struct {
-	fields := make(map[string]*structpb.Value, len(pairs)/2)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		name, ok := pairs[i].(string)
-		if !ok {
-			continue
-		}
-		switch v := pairs[i+1].(type) {
-		case string:
-			if v != "" {
-				fields[name] = structpb.NewStringValue(v)
-			}
-		case int64:
-			fields[name] = structpb.NewNumberValue(float64(v))
-		}
+// facts are what Envoy keeps of an exchange in the llmgw namespace; empty ones
+// are left out.
+type facts map[string]*structpb.Value
+
+func (f facts) text(name, v string) facts {
+	if v != "" {
+		f[name] = structpb.NewStringValue(v)
 	}
+	return f
+}
+
+func (f facts) count(name string, v int64) facts {
+	f[name] = structpb.NewNumberValue(float64(v))
+	return f
+}
+
+func (f facts) metadata() *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		metadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: fields}),
+		metadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: f}),
 	}}
 }

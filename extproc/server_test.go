@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -36,7 +37,9 @@ func (r *rig) dial() extprocv3.ExternalProcessor_ProcessClient {
 	r.t.Cleanup(func() {
 		_ = conn.Close()
 		s.Stop()
-		<-served
+		if err := <-served; err != nil {
+			r.t.Error(err)
+		}
 	})
 	stream, err := extprocv3.NewExternalProcessorClient(conn).Process(r.t.Context())
 	if err != nil {
@@ -62,7 +65,7 @@ func TestProcess_endsCleanlyOnlyAfterEnvoyDid(t *testing.T) {
 	if err := s.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Recv(); err != io.EOF {
+	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("after Envoy's end: %v, want EOF", err)
 	}
 }

@@ -300,6 +300,8 @@ func readAnswer(in *bufio.Reader, delays *delayLog) error {
 func waitListening(ctx context.Context, addr string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
 	var d net.Dialer
 	for {
 		conn, err := d.DialContext(ctx, "tcp", addr)
@@ -309,7 +311,7 @@ func waitListening(ctx context.Context, addr string, limit time.Duration) error 
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("nothing listens on %s: %w", addr, err)
-		case <-time.After(50 * time.Millisecond):
+		case <-ticker.C:
 		}
 	}
 }

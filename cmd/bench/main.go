@@ -60,12 +60,12 @@ func run(ctx context.Context, args []string) error {
 }
 
 // measure runs all rounds and prints the table.
-func measure(ctx context.Context, s settings) error {
+func measure(ctx context.Context, s settings) (err error) {
 	dir, err := os.MkdirTemp("", "llmgw-bench-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b, err := newBench(dir, s)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,8 +57,16 @@ func endpointOr(given, fallback string) (envoy.Endpoint, error) {
 	return envoy.ParseEndpoint(given)
 }
 
+// heapFloor is memory that is never touched, so it costs no RAM. It keeps the
+// collector from running every few megabytes of garbage, which is what a heap
+// as small as this one's would otherwise cause: a tenth of the CPU of a
+// request. Unlike a higher GOGC it adds nothing when the heap is large.
+const heapFloor = 16 << 20
+
 // serve runs a gateway until ctx ends, then drains it.
 func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger) error {
+	floor := make([]byte, heapFloor)
+	defer runtime.KeepAlive(floor)
 	g, err := newGateway(ctx, c, o, log)
 	if err != nil {
 		return err

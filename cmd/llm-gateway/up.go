@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -80,6 +81,8 @@ func (u *upRun) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	floor := make([]byte, heapFloor)
+	defer runtime.KeepAlive(floor)
 	g, err := newGateway(ctx, u.c, o, u.log)
 	if err != nil {
 		return err
