@@ -16,8 +16,10 @@ func TestOperatorsChangesReachAnOpenBook(t *testing.T) {
 	b := openBook(t, o)
 	a := openAdmin(t, o)
 	ctx := context.Background()
-	created, secret, err := a.CreateKey(ctx, NewKey{Name: "n", Description: "d", Limits: Limits{Daily: 10}, RPM: 3,
-		ExpiresAt: c.Now().Add(time.Hour), Models: []string{"a", "b"}})
+	created, secret, err := a.CreateKey(ctx, NewKey{
+		Name: "n", Description: "d", Limits: Limits{Daily: 10}, RPM: 3,
+		ExpiresAt: c.Now().Add(time.Hour), Models: []string{"a", "b"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +80,7 @@ func TestImportNeverRevivesARevokedKey(t *testing.T) {
 	if n, err := b.Import(ctx, secrets, OriginEnv); err != nil || n != 0 {
 		t.Fatalf("second import: %d, %v", n, err)
 	}
-	b.Close(ctx)
+	shut(t, b)
 	b = openBook(t, o)
 	if n, err := b.Import(ctx, secrets, OriginEnv); err != nil || n != 0 {
 		t.Fatalf("third import: %d, %v", n, err)
@@ -156,15 +158,23 @@ func TestUsageReport(t *testing.T) {
 	}
 	want := UsageTable{
 		Rows: []UsageRow{
-			{Day: "2026-11-29", KeyID: one.ID, PromptTokens: 4, CompletionTokens: 16, TotalTokens: 20, Requests: 2,
-				Provenance: map[Provenance]UsagePart{Reported: {13, 1}, Estimated: {7, 1}}},
-			{Day: "2026-11-29", KeyID: two.ID, PromptTokens: 5, CompletionTokens: 6, TotalTokens: 11, Requests: 1,
-				Provenance: map[Provenance]UsagePart{Reported: {11, 1}}},
-			{Day: "2026-11-30", KeyID: one.ID, PromptTokens: 7, CompletionTokens: 8, TotalTokens: 15, Requests: 1,
-				Provenance: map[Provenance]UsagePart{Aborted: {15, 1}}},
+			{
+				Day: "2026-11-29", KeyID: one.ID, PromptTokens: 4, CompletionTokens: 16, TotalTokens: 20, Requests: 2,
+				Provenance: map[Provenance]UsagePart{Reported: {13, 1}, Estimated: {7, 1}},
+			},
+			{
+				Day: "2026-11-29", KeyID: two.ID, PromptTokens: 5, CompletionTokens: 6, TotalTokens: 11, Requests: 1,
+				Provenance: map[Provenance]UsagePart{Reported: {11, 1}},
+			},
+			{
+				Day: "2026-11-30", KeyID: one.ID, PromptTokens: 7, CompletionTokens: 8, TotalTokens: 15, Requests: 1,
+				Provenance: map[Provenance]UsagePart{Aborted: {15, 1}},
+			},
 		},
-		Total: UsageRow{PromptTokens: 16, CompletionTokens: 30, TotalTokens: 46, Requests: 4,
-			Provenance: map[Provenance]UsagePart{Reported: {24, 2}, Estimated: {7, 1}, Aborted: {15, 1}}},
+		Total: UsageRow{
+			PromptTokens: 16, CompletionTokens: 30, TotalTokens: 46, Requests: 4,
+			Provenance: map[Provenance]UsagePart{Reported: {24, 2}, Estimated: {7, 1}, Aborted: {15, 1}},
+		},
 	}
 	if one.ID > two.ID {
 		want.Rows[0], want.Rows[1] = want.Rows[1], want.Rows[0]

@@ -51,7 +51,7 @@ func TestParallelReservesAdmitExactlyTheBudget(t *testing.T) {
 			if n := number(t, raw(t, o.DataDir), "SELECT sum(held) FROM accounts"); n != fit*each {
 				t.Fatalf("database holds %d, want %d", n, fit*each)
 			}
-			b.Close(context.Background())
+			shut(t, b)
 		}
 	}
 }
@@ -60,7 +60,7 @@ func TestUnusedHoldComesBackAndOvershootIsRecorded(t *testing.T) {
 	o := options(t.TempDir(), newClock(testNow))
 	b, k := setup(t, o, Limits{Daily: 100})
 	h := reserve(t, b, ask(k.ID, 90))
-	refused(t, func() error { _, err := b.Reserve(context.Background(), ask(k.ID, 20)); return err }())
+	_ = refused(t, func() error { _, err := b.Reserve(context.Background(), ask(k.ID, 20)); return err }())
 	settle(t, b, h.ID, 10, 20)
 	if h := reserve(t, b, ask(k.ID, 70)); h.Remaining != 0 || h.Limit != 100 {
 		t.Fatalf("tightest budget: limit %d, remaining %d, want 100 and 0", h.Limit, h.Remaining)
@@ -123,7 +123,7 @@ func TestHoldSize(t *testing.T) {
 			c.request.KeyID = k.ID
 			h, err := b.Reserve(context.Background(), c.request)
 			if c.tokens == 0 {
-				refused(t, err)
+				_ = refused(t, err)
 				if bal := balance(t, b, k.ID); bal.HeldToday != 0 {
 					t.Fatalf("a refusal holds %d", bal.HeldToday)
 				}
@@ -194,7 +194,7 @@ func TestClockJumpingBackOpensNoOldDay(t *testing.T) {
 		}
 	}
 	check(b)
-	b.Close(context.Background())
+	shut(t, b)
 	check(openBook(t, o)) // the books remember the day over a restart
 	c.Add(25 * time.Hour)
 	if e := b.Budget(k.ID, 100); e != nil {

@@ -17,8 +17,8 @@ const (
 
 // Each vocabulary is made once, when it is first needed: they are large.
 var (
-	o200k  = lazyCodec(tokenizer.O200kBase)
-	cl100k = lazyCodec(tokenizer.Cl100kBase)
+	o200k  = lazyCodec(tokenizer.O200kBase)  //nolint:gochecknoglobals // never assigned again; one copy for the process
+	cl100k = lazyCodec(tokenizer.Cl100kBase) //nolint:gochecknoglobals // the same
 )
 
 // codecFunc makes a vocabulary, or returns the one it made.
@@ -30,14 +30,24 @@ func lazyCodec(e tokenizer.Encoding) codecFunc {
 
 // families are the model names whose vocabulary is public. A name stands for
 // itself and for its versions, which follow after a hyphen.
-var families = []struct {
+var families = []struct { //nolint:gochecknoglobals // a table that is only read
 	name  string
 	codec codecFunc
 }{
-	{"gpt-5", o200k}, {"gpt-4.1", o200k}, {"gpt-4o", o200k}, {"chatgpt-4o", o200k},
-	{"o1", o200k}, {"o3", o200k}, {"o4", o200k},
-	{"gpt-4", cl100k}, {"gpt-3.5", cl100k}, {"gpt-35", cl100k}, {"davinci-002", cl100k}, {"babbage-002", cl100k},
-	{"text-embedding-ada-002", cl100k}, {"text-embedding-3", cl100k},
+	{"gpt-5", o200k},
+	{"gpt-4.1", o200k},
+	{"gpt-4o", o200k},
+	{"chatgpt-4o", o200k},
+	{"o1", o200k},
+	{"o3", o200k},
+	{"o4", o200k},
+	{"gpt-4", cl100k},
+	{"gpt-3.5", cl100k},
+	{"gpt-35", cl100k},
+	{"davinci-002", cl100k},
+	{"babbage-002", cl100k},
+	{"text-embedding-ada-002", cl100k},
+	{"text-embedding-3", cl100k},
 }
 
 // codecOf is the vocabulary of a model, nil when it is not known.
@@ -93,6 +103,8 @@ func EstimateTokens(model, text string, totalBytes int64) int64 {
 }
 
 // scale is n * total / part, rounded up, for part <= total and n <= part.
+//
+//nolint:gosec // none is negative, and the result is at most total
 func scale(n, total, part int64) int64 {
 	hi, lo := bits.Mul64(uint64(n), uint64(total))
 	if hi >= uint64(part) {

@@ -40,8 +40,13 @@ func TestEstimateTokens(t *testing.T) {
 		model, text string
 		total, want int64
 	}{
-		{"gpt-4o", "", 0, 0}, {"gpt-4o", "x", 0, 1}, {"unknown", "hello world", 11, 2}, {"gpt-4o", "hello world", 0, 2},
-		{"gpt-4o", "hello world", 110, 20}, {"gpt-4o", "", 3, 1}, {"gpt-4o", "", 400, 100},
+		{"gpt-4o", "", 0, 0},
+		{"gpt-4o", "x", 0, 1},
+		{"unknown", "hello world", 11, 2},
+		{"gpt-4o", "hello world", 0, 2},
+		{"gpt-4o", "hello world", 110, 20},
+		{"gpt-4o", "", 3, 1},
+		{"gpt-4o", "", 400, 100},
 	} {
 		if n := EstimateTokens(c.model, c.text, c.total); n != c.want {
 			t.Errorf("%q of %d bytes: %d, want %d", c.text, c.total, n, c.want)

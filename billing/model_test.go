@@ -60,13 +60,13 @@ func TestBooksAgreeWithAPlainModel(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer a.Close()
+		defer func() { _ = a.Close() }()
 		k, _, err := a.CreateKey(context.Background(), NewKey{Limits: limits})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		b := openBook(t, o)
-		defer func() { b.Close(context.Background()) }()
+		defer func() { _ = b.Close(context.Background()) }()
 		m := &model{used: map[string]int64{}, held: map[string]int64{}, newest: "2026-11-28"}
 		pick := func(rt *rapid.T, from []*modelHold) int {
 			if len(from) == 0 {

@@ -53,7 +53,7 @@ func NewSecret() (string, error) {
 func checksum(body string) (out [secretChecksum]byte) {
 	n := ^uint32(0)
 	for i := range len(body) { // crc32.ChecksumIEEE wants a slice, which would be allocated
-		n = crc32.IEEETable[byte(n)^body[i]] ^ n>>8
+		n = crc32.IEEETable[byte(n&0xff)^body[i]] ^ n>>8
 	}
 	n = ^n
 	for i := len(out) - 1; i >= 0; i-- {
@@ -133,7 +133,7 @@ func (d *digester) keyed(secret string) digest {
 	m := d.macs.Get().(*mac)
 	m.Reset()
 	n := copy(m.in[:], secret)
-	m.Write(m.in[:n])
+	_, _ = m.Write(m.in[:n]) // a hash takes everything
 	m.Sum(m.out[:0])
 	sum := digest(m.out)
 	clear(m.in[:n])

@@ -240,6 +240,7 @@ func (b *Book) forget(ops []*op) {
 			if a := b.accounts[o.posted.KeyID]; a != nil {
 				a.add(o.posted.Day, o.posted.total(), 0)
 			}
+		case opReserve, opTask: // a hold is in memory first; tasks concern the database only
 		}
 	}
 }

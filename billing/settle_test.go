@@ -186,7 +186,7 @@ func TestALateSettleIsSpilledAndReplayed(t *testing.T) {
 		if bal := balance(t, after, k.ID); bal.UsedToday != 38 || bal.HeldToday != 0 {
 			t.Fatalf("after the crash: %+v", bal)
 		}
-		after.Close(context.Background())
+		shut(t, after)
 	}
 	if bal := balance(t, b, k.ID); bal.UsedToday != 38 || bal.HeldToday != 0 {
 		t.Fatalf("without a crash: %+v", bal)
@@ -245,12 +245,12 @@ func TestNothingIsAppendedToATornRecord(t *testing.T) {
 func TestADamagedSpillIsNotPassedOver(t *testing.T) {
 	o := options(t.TempDir(), newClock(testNow))
 	b, _ := setup(t, o, Limits{})
-	b.Close(context.Background())
+	shut(t, b)
 	if err := os.WriteFile(filepath.Join(o.DataDir, spillFile), []byte("rubbish\n{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := Open(context.Background(), o); err == nil {
-		b.Close(context.Background())
+		_ = b.Close(context.Background())
 		t.Fatal("books opened over a damaged spill file")
 	}
 }
@@ -315,7 +315,7 @@ func TestAnOperationThatCanNeverCommitHoldsUpNoOther(t *testing.T) {
 		t.Fatalf("%d spilled, want 1", n)
 	}
 	execSQL(t, db, "UPDATE accounts SET held = 100")
-	b.Close(context.Background())
+	shut(t, b)
 	openBook(t, o)
 	mustBalance(t, o)
 }

@@ -120,9 +120,13 @@ func (s *store) assertPragmas() error {
 		db         *gorm.DB
 		name, want string
 	}{
-		{s.write, "journal_mode", "wal"}, {s.write, "synchronous", "2"}, {s.write, "foreign_keys", "1"},
-		{s.write, "wal_autocheckpoint", "4000"}, {s.write, "journal_size_limit", "67108864"},
-		{s.read, "query_only", "1"}, {s.read, "journal_mode", "wal"},
+		{s.write, "journal_mode", "wal"},
+		{s.write, "synchronous", "2"},
+		{s.write, "foreign_keys", "1"},
+		{s.write, "wal_autocheckpoint", "4000"},
+		{s.write, "journal_size_limit", "67108864"},
+		{s.read, "query_only", "1"},
+		{s.read, "journal_mode", "wal"},
 	} {
 		var got string
 		if err := p.db.Raw("PRAGMA " + p.name).Scan(&got).Error; err != nil {
@@ -223,6 +227,8 @@ func (s *store) close() error {
 
 // lock waits for an exclusive flock on path; the kernel drops it with the process.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
+	retry := time.NewTicker(10 * time.Millisecond)
+	defer retry.Stop()
 	for {
 		unlock, err = tryLock(path)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -231,7 +237,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("lock %s: %w", path, context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
+		case <-retry.C:
 		}
 	}
 }
@@ -242,10 +248,10 @@ func tryLock(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // createFile makes an empty database file with mode 0600, which SQLite gives

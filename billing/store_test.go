@@ -103,9 +103,11 @@ func write(t *testing.T, path, content string) {
 func TestALostDatabaseIsNotReplacedByAnEmptyOne(t *testing.T) {
 	o := options(t.TempDir(), newClock(testNow))
 	b, _ := setup(t, o, Limits{})
-	b.Close(context.Background())
+	shut(t, b)
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		os.Remove(filepath.Join(o.DataDir, databaseFile+suffix))
+		if err := os.Remove(filepath.Join(o.DataDir, databaseFile+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 	for range 2 {
 		if _, err := Open(context.Background(), o); !errors.Is(err, ErrMissingDatabase) {
@@ -125,7 +127,7 @@ func TestOnlyOneGatewayAtATime(t *testing.T) {
 		t.Fatalf("error is %v, want ErrInUse", err)
 	}
 	openAdmin(t, o)
-	b.Close(context.Background())
+	shut(t, b)
 	openBook(t, o)
 }
 
@@ -135,7 +137,7 @@ func TestDamageIsFoundAtOpen(t *testing.T) {
 	for range 50 {
 		settle(t, b, reserve(t, b, ask(k.ID, 1)).ID, 1, 0)
 	}
-	b.Close(context.Background())
+	shut(t, b)
 	path := filepath.Join(o.DataDir, databaseFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -161,7 +163,7 @@ func TestPepperMustBeTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.Close(context.Background())
+	shut(t, b)
 	for _, wrong := range [][]byte{nil, []byte("other")} {
 		o.Pepper = wrong
 		if _, err := Open(context.Background(), o); !errors.Is(err, ErrPepper) {

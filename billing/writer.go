@@ -152,6 +152,7 @@ func (w *writer) applyOne(o *op) (err error) {
 		return err
 	case opTask:
 		return o.task(w.stmts)
+	case opReserve: // its hold is in already
 	}
 	return nil
 }
@@ -170,6 +171,7 @@ func (w *writer) succeeded(ops []*op) {
 		case opSettle, opCorrect:
 			o.committed.Store(true)
 			w.book.spill.settled(o)
+		case opVoid, opErase, opTask:
 		}
 		o.finish(nil)
 	}

@@ -40,7 +40,7 @@ func Find(explicit, pathEnv, cacheDir string) (Binary, error) {
 	if explicit != "" {
 		b, err := inspect(explicit)
 		if err != nil {
-			return Binary{}, fmt.Errorf("Envoy at %s: %w (%w)", explicit, err, ErrNotFound)
+			return Binary{}, fmt.Errorf("Envoy at %s: %w (%w)", explicit, err, ErrNotFound) //nolint:staticcheck // Envoy is a name
 		}
 		return b, nil
 	}

@@ -31,12 +31,14 @@ const (
 )
 
 // systemCAFiles are where systems keep their bundle of trusted certificates.
-var systemCAFiles = [...]string{
-	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Alpine, Arch
-	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
-	"/etc/ssl/ca-bundle.pem",                            // openSUSE
-	"/etc/ssl/cert.pem",                                 // Alpine, BSD, macOS
+func systemCAFiles() []string {
+	return []string{
+		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Alpine, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
+		"/etc/ssl/ca-bundle.pem",                            // openSUSE
+		"/etc/ssl/cert.pem",                                 // Alpine, BSD, macOS
+	}
 }
 
 // sidecarClusterOf is the sidecar's gRPC. Its health is probed for statistics
@@ -168,7 +170,7 @@ func caFile(given string) (string, error) {
 		}
 		return given, nil
 	}
-	for _, file := range systemCAFiles {
+	for _, file := range systemCAFiles() {
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
 			return file, nil
 		}

@@ -3,6 +3,7 @@
 package envoy_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -55,12 +56,13 @@ func (s *sidecar) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.server = grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
-	extprocv3.RegisterExternalProcessorServer(s.server, s)
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
+	extprocv3.RegisterExternalProcessorServer(server, s)
 	h := health.NewServer()
 	h.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
-	healthv1.RegisterHealthServer(s.server, h)
-	go s.server.Serve(l)
+	healthv1.RegisterHealthServer(server, h)
+	s.server = server
+	go func() { _ = server.Serve(l) }() // until stop
 }
 
 // stop leaves nobody at the socket.
@@ -86,14 +88,14 @@ func (s *sidecar) Process(stream extprocv3.ExternalProcessor_ProcessServer) erro
 	s.streams.Add(1)
 	for {
 		message, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		reply, err := behave(message)
-		if _, ok := err.(hang); ok {
+		if errors.Is(err, hang{}) {
 			select {
 			case <-s.released:
 			case <-stream.Context().Done():
@@ -163,7 +165,7 @@ type seenRequest struct {
 func startUpstream(t *testing.T) *upstream {
 	t.Helper()
 	u := newUpstream(t)
-	u.Server.Start()
+	u.Start()
 	return u
 }
 

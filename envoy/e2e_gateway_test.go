@@ -70,7 +70,7 @@ func prepare(t *testing.T, change func(*envoy.Options)) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	g := &gateway{t: t, dir: dir, addr: freeAddress(t), log: &lockedBuffer{}}
 	g.url = "http://" + g.addr
 	g.sidecar = startSidecar(t, g.socket("extproc.sock"))
@@ -115,9 +115,9 @@ func (g *gateway) startEnvoy() {
 		g.sidecar.release()
 		g.upstream.release()
 		cancel()
-		<-g.stopped
+		err := <-g.stopped
 		if g.t.Failed() {
-			g.t.Logf("Envoy said:\n%s", interesting(g.log.String()))
+			g.t.Logf("The supervisor ended with %v, Envoy said:\n%s", err, interesting(g.log.String()))
 		}
 	})
 	g.waitReady()
@@ -183,7 +183,7 @@ func (g *gateway) startAPI() {
 		}
 		_, _ = io.WriteString(w, "healthy "+r.Method+" "+r.URL.Path)
 	})}
-	go g.api.Serve(l)
+	go func() { _ = g.api.Serve(l) }()
 	g.t.Cleanup(func() { g.api.Close() })
 }
 

@@ -213,8 +213,11 @@ func TestE2EEndStale(t *testing.T) {
 	if err := orphan.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- orphan.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = orphan.Wait() // a signal ends it
+	}()
 	g.stopped = make(chan error)
 	g.waitReady()
 	pidFile := filepath.Join(g.dir, "envoy.pid")

@@ -211,8 +211,8 @@ func TestE2EStreamsAreNotBuffered(t *testing.T) {
 // The model server's certificate must be good for the name in the URL.
 func TestE2ETLS(t *testing.T) {
 	u := newUpstream(t)
-	u.Server.EnableHTTP2 = true
-	u.Server.StartTLS() // its certificate is for example.com, 127.0.0.1 and ::1
+	u.EnableHTTP2 = true
+	u.StartTLS() // its certificate is for example.com, 127.0.0.1 and ::1
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: u.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)

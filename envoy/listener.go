@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -9,8 +10,6 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 )
 
 // HTTP/2 towards clients. Many streams share a connection in an SDK's pool;
@@ -24,7 +23,7 @@ const (
 // ownHeaders are the prefixes in which only we and Envoy speak. From a client
 // they would be instructions: x-envoy-retry-on, x-envoy-upstream-rq-timeout-ms
 // and their like change how Envoy treats a request.
-var ownHeaders = [...]string{"x-llmgw-", "x-envoy-"}
+func ownHeaders() []string { return []string{"x-llmgw-", "x-envoy-"} }
 
 func listener(o Options) (*listenerv3.Listener, error) {
 	ip, port, err := listenAddress(o.Listen)
@@ -84,7 +83,7 @@ func connectionManager(o Options) *hcmv3.HttpConnectionManager {
 // forgetOwnHeaders removes what no client may say before anything reads it.
 func forgetOwnHeaders() *corev3.TypedExtensionConfig {
 	var mutations []*mutationv3.HeaderMutation
-	for _, prefix := range ownHeaders {
+	for _, prefix := range ownHeaders() {
 		mutations = append(mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
 				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix},

@@ -85,10 +85,12 @@ func Supervise(ctx context.Context, o RunOptions) error {
 			return fmt.Errorf("%w: %w", ErrDies, err)
 		}
 		o.Log.Error("envoy ended, starting it again", zap.Error(err), zap.Duration("wait", wait))
+		pause := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return nil
-		case <-time.After(wait):
+		case <-pause.C:
 		}
 	}
 }
@@ -121,13 +123,13 @@ func (o *RunOptions) runOnce(ctx context.Context) (stopped bool, err error) {
 		return false, fmt.Errorf("start Envoy: %w", err)
 	}
 	pidFile := pidPath(o.RunDir)
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(p.Pid())+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(p.pid())+"\n"), 0o600); err != nil {
 		p.Signal(syscall.SIGKILL)
 		<-p.done
 		return false, fmt.Errorf("write Envoy's pid file: %w", err)
 	}
-	defer os.Remove(pidFile)
-	o.Log.Info("envoy started", zap.Int("pid", p.Pid()), zap.String("binary", o.Binary))
+	defer func() { _ = os.Remove(pidFile) }() // one that stays names a process that is gone
+	o.Log.Info("envoy started", zap.Int("pid", p.pid()), zap.String("binary", o.Binary))
 	select {
 	case <-ctx.Done():
 		o.stop(ctx, p)
@@ -293,7 +295,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-func (p *process) Pid() int { return p.cmd.Process.Pid }
+func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // Signal is without effect on a process that has ended.
 func (p *process) Signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }

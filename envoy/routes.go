@@ -13,25 +13,27 @@ import (
 // apiPaths are the paths that the sidecar's own HTTP answers. They pass
 // neither ext_proc nor the lock: what stands here must do its own checking.
 // This is the one place to add another.
-var apiPaths = [...]string{"/health"}
+func apiPaths() []string { return []string{"/health"} }
 
 // clientPrefix is what model requests begin with; see [Upstream.BasePath].
 const clientPrefix = "/v1/"
 
 // removedFromRequests never reach the model server: encodings that would hide
 // the usage from us, and what Envoy tells about the client.
-var removedFromRequests = []string{
-	"accept-encoding", "cookie", "forwarded",
-	"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
-	"x-envoy-external-address", "x-envoy-internal", "x-envoy-attempt-count",
-	"x-envoy-expected-rq-timeout-ms", "x-envoy-original-path", "x-envoy-original-host",
+func removedFromRequests() []string {
+	return []string{
+		"accept-encoding", "cookie", "forwarded",
+		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+		"x-envoy-external-address", "x-envoy-internal", "x-envoy-attempt-count",
+		"x-envoy-expected-rq-timeout-ms", "x-envoy-original-path", "x-envoy-original-host",
+	}
 }
 
 // routes is the route table: the sidecar's own pages, the model server, and
 // 404 for the rest. The first match decides; nothing clears that choice later.
 func routes(o Options) *routev3.RouteConfiguration {
 	var list []*routev3.Route
-	for _, path := range apiPaths {
+	for _, path := range apiPaths() {
 		list = append(list, apiRoute(path))
 	}
 	list = append(list, modelRoute(o), unknownRoute())
@@ -80,7 +82,7 @@ func modelRoute(o Options) *routev3.Route {
 		Name:                   upstreamRoute,
 		Match:                  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: clientPrefix}},
 		Action:                 &routev3.Route_Route{Route: action},
-		RequestHeadersToRemove: removedFromRequests,
+		RequestHeadersToRemove: removedFromRequests(),
 		TypedPerFilterConfig: map[string]*anypb.Any{
 			extProcName: anyOf(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Overrides{
 				Overrides: &extprocv3.ExtProcOverrides{ProcessingMode: fullMode()},

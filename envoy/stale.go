@@ -57,7 +57,7 @@ func endStale(pid int, runDir string, log *zap.Logger) error {
 	if err != nil {
 		return nil // gone
 	}
-	defer p.Release()
+	defer func() { _ = p.Release() }()
 	if !isOurEnvoy(commandLine(pid), runDir) {
 		return nil
 	}

@@ -19,7 +19,9 @@ const defaultBasePath = "/v1"
 
 // endpointSuffixes end the URLs that people copy from a curl line. What stands
 // before them is the base.
-var endpointSuffixes = [...]string{"/chat/completions", "/completions", "/embeddings", "/models"}
+func endpointSuffixes() []string {
+	return []string{"/chat/completions", "/completions", "/embeddings", "/models"}
+}
 
 // Upstream is the model server that admitted requests go to.
 type Upstream struct {
@@ -87,7 +89,7 @@ func basePath(p string) string {
 	if p == "" {
 		return defaultBasePath
 	}
-	for _, suffix := range endpointSuffixes {
+	for _, suffix := range endpointSuffixes() {
 		if base, ok := strings.CutSuffix(p, suffix); ok {
 			p = base
 			break

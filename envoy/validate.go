@@ -25,7 +25,7 @@ func Validate(ctx context.Context, binary string, configYAML []byte) error {
 	if err != nil {
 		return fmt.Errorf("validate Envoy configuration: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "envoy.yaml")
 	if err := os.WriteFile(file, configYAML, 0o600); err != nil {
 		return fmt.Errorf("validate Envoy configuration: %w", err)

@@ -38,5 +38,5 @@ type Decision struct {
 	// ResetIn is the time until everything admitted so far has left the window.
 	ResetIn time.Duration
 
-	place uint64 // what GiveBack undoes; 0 is nothing
+	place int64 // what GiveBack undoes; 0 is nothing
 }

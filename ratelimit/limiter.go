@@ -33,7 +33,7 @@ type Limiter struct {
 	byExpiry    expiryHeap
 	byAdmission list.List // *subject, most recently admitted in front
 	latest      int64     // the latest time handed out; time does not go back
-	nextPlace   uint64    // above every place of every forgotten window
+	nextPlace   int64     // above every place of every forgotten window
 }
 
 // subject is one window and its places in the limiter's two orders.

@@ -5,7 +5,7 @@ package ratelimit
 // with first 0 nothing can be given back.
 type run struct {
 	at    int64 // nanoseconds; no admission of the run happened later
-	first uint64
+	first int64
 	n     int64
 }
 

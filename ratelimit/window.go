@@ -15,7 +15,7 @@ const (
 // needed, because a longer window may ask for them again.
 type window struct {
 	runs ring
-	next uint64 // place number of the next admission; never 0, never used twice
+	next int64 // place number of the next admission; never 0, never used twice
 
 	span    int64 // the window length that gone and live belong to
 	longest int64 // the longest window this subject was taken under
@@ -131,7 +131,7 @@ func (w *window) emptyAt() int64 {
 
 // admit notes one admission and returns its place number. The newest run is joined when it ends
 // within width of now, so an admission is dated at most width-1 too late.
-func (w *window) admit(now, width int64) uint64 {
+func (w *window) admit(now, width int64) int64 {
 	at, place := now+width-1, w.next
 	w.next++
 	if w.runs.len() > 0 {
@@ -140,7 +140,7 @@ func (w *window) admit(now, width int64) uint64 {
 			w.endRuns(now)
 		} else if newest.at >= now {
 			at = newest.at
-			if newest.first != 0 && newest.first+uint64(newest.n) == place {
+			if newest.first != 0 && newest.first+newest.n == place {
 				newest.n++
 				w.live++
 				return place
@@ -220,13 +220,13 @@ func (w *window) seal() bool {
 
 // giveBack undoes one admission. A place that was given back, forgotten or sealed is no longer found
 // and nothing happens, which makes giving back idempotent.
-func (w *window) giveBack(place uint64) {
+func (w *window) giveBack(place int64) {
 	i, found := w.find(place)
 	if !found {
 		return
 	}
 	r := w.runs.at(i)
-	if end := r.first + uint64(r.n); r.first < place && place+1 < end && w.runs.full() {
+	if end := r.first + r.n; r.first < place && place+1 < end && w.runs.full() {
 		w.makeRoom() // for the second half; this may move or seal the run
 		if i, found = w.find(place); !found {
 			return
@@ -239,21 +239,21 @@ func (w *window) giveBack(place uint64) {
 }
 
 // find looks from the newest run on: a place is given back soon or never.
-func (w *window) find(place uint64) (i int, found bool) {
+func (w *window) find(place int64) (i int, found bool) {
 	for i = w.runs.len() - 1; i >= 0; i-- {
 		r := w.runs.at(i)
 		if r.first == 0 || place < r.first {
 			continue
 		}
-		return i, place < r.first+uint64(r.n)
+		return i, place < r.first+r.n
 	}
 	return 0, false
 }
 
 // takeOut removes one place from run i, which it may end, shorten or split.
-func (w *window) takeOut(i int, place uint64) {
+func (w *window) takeOut(i int, place int64) {
 	r := w.runs.at(i)
-	end := r.first + uint64(r.n)
+	end := r.first + r.n
 	switch {
 	case r.n == 1:
 		w.runs.remove(i)
@@ -266,8 +266,8 @@ func (w *window) takeOut(i int, place uint64) {
 	case place+1 == end:
 		r.n--
 	default:
-		r.n = int64(place - r.first)
-		w.runs.insert(i+1, run{at: r.at, first: place + 1, n: int64(end - place - 1)})
+		r.n = place - r.first
+		w.runs.insert(i+1, run{at: r.at, first: place + 1, n: end - place - 1})
 		if i < w.gone {
 			w.gone++
 		}

@@ -330,6 +330,6 @@ func FuzzWindow(f *testing.F) {
 				steps = append(steps, s)
 			}
 		}
-		drive(func(format string, args ...any) { t.Fatal(fmt.Sprintf(format, args...)) }, steps)
+		drive(t.Fatalf, steps)
 	})
 }

@@ -194,7 +194,7 @@ func open(coding string, r io.Reader) (stage io.Reader, release func(), err erro
 		if head[1]&0x20 != 0 {
 			return nil, nil, errDictionary
 		}
-		b.Discard(2) // both are in the buffer
+		_, _ = b.Discard(2) // both are in the buffer
 	}
 	return flate.NewReader(b), nothing, nil // without the checksum, as for gzip
 }

@@ -198,7 +198,7 @@ func TestLargeAnswerIsDecoded(t *testing.T) {
 	}
 	*l.wire = 1
 	l.from = strings.NewReader("0123456789")
-	if _, err := l.Read(make([]byte, 10)); err != errBomb {
+	if _, err := l.Read(make([]byte, 10)); !errors.Is(err, errBomb) {
 		t.Errorf("bomb: %v", err)
 	}
 }

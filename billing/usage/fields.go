@@ -74,6 +74,7 @@ func (n node) member(key string) node {
 		case "name", "arguments", "input":
 			return nodeText
 		}
+	default: // no object, or one without members that we read
 	}
 	return nodeOther
 }
@@ -109,8 +110,9 @@ func (n node) element() node {
 		return nodePart
 	case nodeToolCalls:
 		return nodeToolCall
+	default:
+		return nodeOther
 	}
-	return nodeOther
 }
 
 // isText says whether a string of this kind is output.

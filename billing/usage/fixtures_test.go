@@ -227,10 +227,7 @@ func TestNothingIsCopiedOnEventBounds(t *testing.T) {
 		if f.want.DroppedBytes != 0 || bytes.Contains(f.body, []byte("\r")) {
 			return
 		}
-		var pieces [][]byte
-		for _, event := range bytes.SplitAfter(f.body, []byte("\n\n")) {
-			pieces = append(pieces, event)
-		}
+		pieces := bytes.SplitAfter(f.body, []byte("\n\n"))
 		for i, changed := range read(t, f.options, pieces...).change {
 			if changed {
 				t.Errorf("event %d was copied", i)

@@ -44,6 +44,7 @@ func (m *jsonMeter) Write(piece []byte, last bool) Step {
 				m.state, ending = jsonAfter, true
 			case broken:
 				m.state = jsonRaw
+			case more: // it goes on in the next piece
 			}
 		case jsonAfter:
 			piece = piece[m.after(piece):]

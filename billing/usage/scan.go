@@ -155,6 +155,7 @@ func (s *scanner) token(data []byte, i int) bool {
 	case wantColon:
 		s.state = wantValue
 		return c == ':'
+	default: // wantCommaOrEnd: feed keeps the states within a value to itself
 	}
 	top := s.frames[s.depth-1]
 	switch {
@@ -187,7 +188,7 @@ func (s *scanner) beginValue(data []byte, i int) bool {
 	case c == 't':
 		s.literal, s.state = "rue", inLiteral
 	case c == 'f':
-		s.literal, s.state = "alse", inLiteral
+		s.literal, s.state = "alse", inLiteral //nolint:misspell // false without its first letter
 	case c == 'n':
 		s.literal, s.state = "ull", inLiteral
 	case c == '-' || c >= '0' && c <= '9':
@@ -212,6 +213,7 @@ func (s *scanner) note(c byte) {
 		s.part.failed = s.part.failed || c != 'n'
 	case nodePayload:
 		s.part.extra = s.part.extra || c != 'n'
+	default: // the first byte says nothing
 	}
 }
 
@@ -275,7 +277,7 @@ func (s *scanner) keep(raw []byte) {
 }
 
 // endsText holds the bytes that interrupt the plain text of a string: its quote, the backslash, and the control characters that must not stand in it.
-var endsText = func() (t [256]bool) {
+var endsText = func() (t [256]bool) { //nolint:gochecknoglobals // a table that is only read, for every byte of an answer
 	for c := range ' ' {
 		t[c] = true
 	}

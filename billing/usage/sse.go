@@ -111,6 +111,7 @@ func (l *lines) within(stretch []byte) (token, []byte, int) {
 		return tokenData, stretch, len(stretch)
 	case lineStray:
 		return tokenStray, stretch, len(stretch)
+	case lineIgnored: // its field says nothing to us
 	}
 	return tokenNone, nil, len(stretch)
 }

@@ -60,6 +60,7 @@ func (m *stream) Write(piece []byte, last bool) Step {
 			m.stray(text)
 		case tokenEventEnd:
 			m.eventEnd(i)
+		case tokenNone, tokenTail: // nothing but bytes
 		}
 	}
 	if last && !m.ended {
@@ -126,6 +127,7 @@ func (m *stream) feed(text []byte) int {
 		}
 	case broken:
 		m.event.reading, m.event.stray, m.event.mixed = false, true, true
+	case more: // it goes on in the next stretch
 	}
 	return n
 }

@@ -38,6 +38,7 @@ func (s *scanner) endString(data []byte, end int) {
 		s.part.failed = s.part.failed || string(word) == "error"
 	case nodeFinish:
 		s.choice.finished = s.choice.finished || len(word) > 0
+	default: // output was counted as it came, nothing else is read
 	}
 	s.endValue(data, end)
 }

@@ -109,6 +109,7 @@ func (b *BadSidecar) Process(stream extprocv3.ExternalProcessor_ProcessServer) e
 				if err := stream.Send(answer); err != nil {
 					return err
 				}
+			case NeverAdmit: // admit leaves it out of the answers
 			}
 		}
 		if err := stream.Send(answer); err != nil {

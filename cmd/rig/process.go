@@ -192,7 +192,7 @@ var ErrEnded = errors.New("the process ended before it was ready")
 // one of the processes does.
 func WaitHealthy(ctx context.Context, url string, procs ...*Process) error {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	last := errors.New("not asked yet")
+	var last error
 	for {
 		for _, p := range procs {
 			select {

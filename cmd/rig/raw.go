@@ -3,6 +3,7 @@ package rig
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -135,6 +136,6 @@ func readH2(framer *http2.Framer) (Wire, error) {
 // closed tells that the peer ended the connection instead of answering.
 func closed(err error) bool {
 	s := err.Error()
-	return err == io.EOF || err == io.ErrUnexpectedEOF || strings.Contains(s, "reset by peer") ||
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(s, "reset by peer") ||
 		strings.Contains(s, "broken pipe") || strings.Contains(s, "EOF")
 }

@@ -189,11 +189,11 @@ func (s Script) choice(a Ask, text, finish string) string {
 }
 
 func (s Script) usageMember() string {
-	if s.Usage == UsageNone {
-		return ""
-	}
 	completion, total := strconv.FormatInt(s.Completion, 10), s.Prompt+s.Completion
 	switch s.Usage {
+	case UsageTrue:
+	case UsageNone:
+		return ""
 	case UsageNull:
 		return `,"usage":null`
 	case UsageNegative:

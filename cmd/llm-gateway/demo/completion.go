@@ -41,7 +41,7 @@ func (m *model) chat(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	a := limited(answerTo(last), ceiling(q.MaxTokens, q.MaxCompletionTokens))
-	c := completion{shape: chatShape, id: idOf("chatcmpl", body), model: q.Model, prompt: prompt}
+	c := completion{shape: chatShape(), id: idOf("chatcmpl", body), model: q.Model, prompt: prompt}
 	for range q.choices() {
 		c.answers = append(c.answers, a)
 	}
@@ -67,7 +67,7 @@ func (m *model) complete(w http.ResponseWriter, r *http.Request) error {
 	if len(q.Prompt)*q.choices() > maxChoices {
 		return badRequest("n", "prompts times n must be at most %d", maxChoices)
 	}
-	c := completion{shape: textShape, id: idOf("cmpl", body), model: q.Model, prompt: q.Prompt.tokens()}
+	c := completion{shape: textShape(), id: idOf("cmpl", body), model: q.Model, prompt: q.Prompt.tokens()}
 	for _, p := range q.Prompt {
 		a := limited(answerTo(p.text), ceiling(q.MaxTokens))
 		for range q.choices() {

@@ -74,7 +74,7 @@ func vector(text string, dimensions int) []float32 {
 	for i := range values {
 		h := sha256.Sum256(binary.LittleEndian.AppendUint32(seed[:], uint32(i)))
 		// An odd number is never zero, so that no vector is.
-		values[i] = float64(int32(binary.LittleEndian.Uint32(h[:])|1)) / math.MaxInt32
+		values[i] = float64(int32(binary.LittleEndian.Uint32(h[:])|1)) / math.MaxInt32 //nolint:gosec // any 32 bits will do, the sign among them
 		square += values[i] * values[i]
 	}
 	out := make([]float32, dimensions)

@@ -66,25 +66,29 @@ type shape struct {
 	closing       func(index int, finish string) any
 }
 
-var chatShape = shape{
-	object: "chat.completion",
-	chunk:  "chat.completion.chunk",
-	choice: func(i int, a answer) any {
-		return chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.text()}, Finish: a.finish}
-	},
-	opening: func(i int) any { return chatDelta{Index: i, Delta: chatMessage{Role: "assistant"}} },
-	piece: func(i int, text string) any {
-		return chatDelta{Index: i, Delta: struct {
-			Content string `json:"content"`
-		}{text}}
-	},
-	closing: func(i int, finish string) any { return chatDelta{Index: i, Delta: struct{}{}, Finish: &finish} },
+func chatShape() shape {
+	return shape{
+		object: "chat.completion",
+		chunk:  "chat.completion.chunk",
+		choice: func(i int, a answer) any {
+			return chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.text()}, Finish: a.finish}
+		},
+		opening: func(i int) any { return chatDelta{Index: i, Delta: chatMessage{Role: "assistant"}} },
+		piece: func(i int, text string) any {
+			return chatDelta{Index: i, Delta: struct {
+				Content string `json:"content"`
+			}{text}}
+		},
+		closing: func(i int, finish string) any { return chatDelta{Index: i, Delta: struct{}{}, Finish: &finish} },
+	}
 }
 
-var textShape = shape{
-	object:  "text_completion",
-	chunk:   "text_completion",
-	choice:  func(i int, a answer) any { return textChoice{Text: a.text(), Index: i, Finish: &a.finish} },
-	piece:   func(i int, text string) any { return textChoice{Text: text, Index: i} },
-	closing: func(i int, finish string) any { return textChoice{Index: i, Finish: &finish} },
+func textShape() shape {
+	return shape{
+		object:  "text_completion",
+		chunk:   "text_completion",
+		choice:  func(i int, a answer) any { return textChoice{Text: a.text(), Index: i, Finish: &a.finish} },
+		piece:   func(i int, text string) any { return textChoice{Text: text, Index: i} },
+		closing: func(i int, finish string) any { return textChoice{Index: i, Finish: &finish} },
+	}
 }
