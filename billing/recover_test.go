@@ -112,7 +112,7 @@ func TestMain(m *testing.M) {
 
 // workUntilKilled prints the id of each settle after it was acknowledged.
 func workUntilKilled(dir, keyID string) error {
-	b, err := Open(context.Background(), Options{DataDir: dir, Defaults: plenty})
+	b, err := Open(context.Background(), Options{DataDir: dir, Defaults: plenty, ReserveWait: 30 * time.Second})
 	if err != nil {
 		return err
 	}
