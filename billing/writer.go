@@ -13,7 +13,7 @@ import (
 const (
 	pollEvery  = 250 * time.Millisecond // how often changes by other processes are looked for
 	pruneEvery = time.Hour
-	voidsKept  = 24 * time.Hour       // traces of voided holds, for request windows
+	voidsKept  = 24 * time.Hour        // traces of voided holds, for request windows
 	lazyWait   = 25 * time.Millisecond // what nobody waits for may join the next batch; a short answer ends before its checkpoint costs a commit
 	backoffMin = 20 * time.Millisecond
 	backoffMax = 500 * time.Millisecond
