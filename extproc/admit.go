@@ -59,7 +59,7 @@ func (x *exchange) identify(bodyless bool) *refusal {
 }
 
 // admitWithoutBody takes a place in the window; there are no tokens to hold.
-func (x *exchange) admitWithoutBody(_ context.Context) *refusal {
+func (x *exchange) admitWithoutBody() *refusal {
 	x.window = x.s.o.Limits.Take(x.key.ID, x.limit())
 	if !x.window.Allowed {
 		return rateLimited(x.window)
@@ -74,7 +74,7 @@ func (x *exchange) admit(ctx context.Context, body []byte) ([]byte, *refusal) {
 		return nil, tooLarge(x.s.o.MaxRequestBytes)
 	}
 	if !x.endpoint.Metered() {
-		return nil, x.admitWithoutBody(ctx)
+		return nil, x.admitWithoutBody()
 	}
 	request, r := readRequest(x.endpoint.Shape, body)
 	if r != nil {

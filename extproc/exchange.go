@@ -48,7 +48,9 @@ type exchange struct {
 	resolved bool // the hold is settled or voided
 	meter    usage.Meter
 	marks    progressMarks
-	charged  usage.Tokens // what the settlement was based on
+
+	charged    usage.Tokens // what the settlement was based on
+	provenance billing.Provenance
 }
 
 func (s *Server) newExchange() *exchange { return &exchange{s: s} }
@@ -58,7 +60,7 @@ func (s *Server) newExchange() *exchange { return &exchange{s: s} }
 func (x *exchange) step(ctx context.Context, m *extprocv3.ProcessingRequest) (reply, error) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestHeaders:
-		return x.onRequestHeaders(ctx, m, r.RequestHeaders)
+		return x.onRequestHeaders(m, r.RequestHeaders)
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return x.onRequestBody(ctx, r.RequestBody)
 	case *extprocv3.ProcessingRequest_RequestTrailers:
@@ -78,7 +80,7 @@ func (x *exchange) step(ctx context.Context, m *extprocv3.ProcessingRequest) (re
 }
 
 // onRequestHeaders decides who asks and for what.
-func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, h *extprocv3.HttpHeaders) (reply, error) {
+func (x *exchange) onRequestHeaders(m *extprocv3.ProcessingRequest, h *extprocv3.HttpHeaders) (reply, error) {
 	if x.phase != phaseNew {
 		return nil, fmt.Errorf("%w: request headers twice", errOrder)
 	}
@@ -95,7 +97,7 @@ func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.Processing
 		x.phase = phaseKnown
 		return requestHeadersReply(x.forwardHeaders(), nil), nil
 	}
-	if r := x.admitWithoutBody(ctx); r != nil {
+	if r := x.admitWithoutBody(); r != nil {
 		return x.refuse(r), nil
 	}
 	x.phase = phaseAdmitted
@@ -259,7 +261,7 @@ func (x *exchange) usageMetadata() *structpb.Struct {
 		return nil
 	}
 	return facts{}.count("prompt_tokens", x.charged.Prompt).count("completion_tokens", x.charged.Completion).
-		count("total_tokens", x.charged.Total).text("provenance", string(x.marks.provenance)).metadata()
+		count("total_tokens", x.charged.Total).text("provenance", string(x.provenance)).metadata()
 }
 
 func (x *exchange) limitHeaders() [][2]string {

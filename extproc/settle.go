@@ -19,11 +19,10 @@ const (
 	closeTimeout = 10 * time.Second
 )
 
-// progressMarks remember what the books were told last.
+// progressMarks remember what the books were told last of a running stream.
 type progressMarks struct {
-	tokens     int64
-	at         time.Time
-	provenance billing.Provenance
+	tokens int64
+	at     time.Time
 }
 
 // progress tells the books now and then how far a stream has come.
@@ -79,7 +78,8 @@ func (x *exchange) settle(ctx context.Context, report usage.Report, complete boo
 
 func (x *exchange) note(o billing.Outcome) {
 	x.charged = usage.Tokens{Prompt: o.Prompt, Completion: o.Completion, Total: o.Prompt + o.Completion, CachedPrompt: o.Cached, Reasoning: o.Reasoning}
-	x.marks.provenance = o.Provenance
+	x.provenance = o.Provenance
+	x.body, x.sample = nil, "" // nothing is counted any more
 }
 
 // outcome maps what was seen of an answer to its charge. complete tells that
