@@ -115,7 +115,7 @@ func (x *exchange) strictest() *refusal {
 // limit is the key's own rate, per minute, or the gateway's window.
 func (x *exchange) limit() ratelimit.Limit {
 	if x.key.RPM > 0 {
-		return ratelimit.Limit{Requests: x.key.RPM, Window: time.Minute}
+		return ratelimit.Limit{Max: x.key.RPM, Window: time.Minute}
 	}
 	return x.s.o.Window
 }

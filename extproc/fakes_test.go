@@ -133,7 +133,7 @@ func newRig(t *testing.T, change func(*Options)) *rig {
 	r := &rig{t: t, books: newFakeBooks(), limits: &fakeLimits{}}
 	o := Options{
 		Books: r.books, Limits: r.limits, Log: zap.NewNop(),
-		Window: ratelimit.Limit{Requests: 30, Window: time.Minute}, MaxRequestBytes: 1 << 20, DefaultOutputTokens: 100,
+		Window: ratelimit.Limit{Max: 30, Window: time.Minute}, MaxRequestBytes: 1 << 20, DefaultOutputTokens: 100,
 	}
 	if change != nil {
 		change(&o)

@@ -121,7 +121,7 @@ func rateLimited(d ratelimit.Decision) *refusal {
 	return &refusal{
 		status: 429, kind: typeRequests, code: "rate_limit_exceeded",
 		message: fmt.Sprintf("Rate limit reached: %d requests per %s. Please try again in %s.",
-			d.Limit.Requests, seconds(d.Limit.Window), seconds(d.RetryIn)),
+			d.Limit.Max, seconds(d.Limit.Window), seconds(d.RetryIn)),
 		headers: append(windowHeaders(d), retryHeaders(d.RetryIn)...),
 	}
 }
@@ -160,7 +160,7 @@ func isKeyError(err error) bool {
 // windowHeaders tell where a client stands in its request window: the names of
 // the original gateway (seconds) and OpenAI's (Go durations).
 func windowHeaders(d ratelimit.Decision) [][2]string {
-	limit, remaining := strconv.FormatInt(d.Limit.Requests, 10), strconv.FormatInt(d.Remaining, 10)
+	limit, remaining := strconv.FormatInt(d.Limit.Max, 10), strconv.FormatInt(d.Remaining, 10)
 	return [][2]string{
 		{"x-ratelimit-limit", limit},
 		{"x-ratelimit-remaining", remaining},

@@ -87,7 +87,7 @@ func New(o Options) (*Server, error) {
 	if o.Books == nil || o.Limits == nil || o.Log == nil {
 		return nil, errors.New("extproc: Books, Limits and Log must be set")
 	}
-	if o.Window.Requests <= 0 || o.Window.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
+	if o.Window.Max <= 0 || o.Window.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
 		return nil, errors.New("extproc: Window, MaxRequestBytes and DefaultOutputTokens must be positive")
 	}
 	if o.InvalidKeyStatus == 0 {

@@ -111,7 +111,7 @@ func (panicking) Take(string, ratelimit.Limit) ratelimit.Decision { panic("a bug
 func (panicking) GiveBack(string, ratelimit.Decision)             {}
 
 func TestNew_refusesWhatCannotWork(t *testing.T) {
-	good := Options{Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), Window: ratelimit.Limit{Requests: 1, Window: 1}, MaxRequestBytes: 1, DefaultOutputTokens: 1}
+	good := Options{Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), Window: ratelimit.Limit{Max: 1, Window: 1}, MaxRequestBytes: 1, DefaultOutputTokens: 1}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}

@@ -274,16 +274,16 @@ func TestEmptySubjectsAreForgottenInPassing(t *testing.T) {
 func TestTakeAllocatesNothing(t *testing.T) {
 	for _, limit := range []Limit{{30, time.Minute}, {1000, time.Minute}, {1_000_000, time.Minute}} {
 		l, c := newLimiter()
-		step := limit.Window/time.Duration(limit.Requests) - 1 // just too fast: admitted and refused
+		step := limit.Window/time.Duration(limit.Max) - 1 // just too fast: admitted and refused
 		for range 3000 {
 			c.Advance(step)
 			l.Take("a", limit)
 		}
 		if got := testing.AllocsPerRun(3000, func() { c.Advance(step); l.Take("a", limit) }); got != 0 {
-			t.Errorf("limit %d: %v allocations per Take", limit.Requests, got)
+			t.Errorf("limit %d: %v allocations per Take", limit.Max, got)
 		}
 		if got := testing.AllocsPerRun(100, func() { l.Peek("a", limit); l.Peek("b", limit) }); got != 0 {
-			t.Errorf("limit %d: %v allocations per Peek", limit.Requests, got)
+			t.Errorf("limit %d: %v allocations per Peek", limit.Max, got)
 		}
 	}
 }
@@ -314,8 +314,8 @@ func TestParallelTakesAdmitExactlyTheLimit(t *testing.T) {
 	for i := range 4 {
 		left += l.Peek(fmt.Sprint(i), limit).Remaining
 	}
-	if got := admitted.Load() + left; got != 4*limit.Requests {
-		t.Fatalf("admitted + left = %d, want %d", got, 4*limit.Requests)
+	if got := admitted.Load() + left; got != 4*limit.Max {
+		t.Fatalf("admitted + left = %d, want %d", got, 4*limit.Max)
 	}
 }
 

@@ -52,18 +52,18 @@ func (w *window) decide(now int64, limit Limit) Decision {
 	}
 	w.slide(now, limit.span())
 	d.ResetIn = w.emptyIn(now)
-	if limit.Requests <= 0 {
+	if limit.Max <= 0 {
 		return d
 	}
 	used := w.live
 	if w.lossesCount(now) {
 		used += w.losses
 	}
-	if used < limit.Requests {
-		d.Allowed, d.Remaining, d.RetryIn = true, limit.Requests-used, 0
+	if used < limit.Max {
+		d.Allowed, d.Remaining, d.RetryIn = true, limit.Max-used, 0
 		return d
 	}
-	d.RetryIn = w.leavesIn(now, used-limit.Requests+1)
+	d.RetryIn = w.leavesIn(now, used-limit.Max+1)
 	return d
 }
 
@@ -282,7 +282,7 @@ func (w *window) restore(now int64, limit Limit, at []int64) {
 	for len(at) > 0 && at[0] <= now-span {
 		at = at[1:]
 	}
-	if extra := int64(len(at)) - max(limit.Requests, exactUpTo); extra > 0 {
+	if extra := int64(len(at)) - max(limit.Max, exactUpTo); extra > 0 {
 		w.countLost(at[extra-1], extra)
 		at = at[extra:]
 	}

@@ -40,7 +40,7 @@ func check1000(t *testing.T, property func(*rapid.T)) {
 // limit since index from, holds more than the limit.
 func (m model) check(t *rapid.T, limit Limit, from int) {
 	for i := from; i < len(m); i++ {
-		if n := m[:i+1].count(m[i].at, int64(limit.Window)); n > limit.Requests {
+		if n := m[:i+1].count(m[i].at, int64(limit.Window)); n > limit.Max {
 			t.Fatalf("%d admissions in one window of %v", n, limit)
 		}
 	}
@@ -48,15 +48,15 @@ func (m model) check(t *rapid.T, limit Limit, from int) {
 
 func checkExact(t *rapid.T, m model, now int64, limit Limit, d Decision) {
 	used := m.count(now, int64(limit.Window))
-	if d.Allowed != (used < limit.Requests) {
+	if d.Allowed != (used < limit.Max) {
 		t.Fatalf("at %d under %v with %d used: %+v", now, limit, used, d)
 	}
 	if !d.Allowed {
 		in := now + int64(d.RetryIn)
-		if n := m.count(in, int64(limit.Window)); n >= limit.Requests {
+		if n := m.count(in, int64(limit.Window)); n >= limit.Max {
 			t.Fatalf("RetryIn %d is too short: %d used then", d.RetryIn, n)
 		}
-		if n := m.count(in-1, int64(limit.Window)); n < limit.Requests {
+		if n := m.count(in-1, int64(limit.Window)); n < limit.Max {
 			t.Fatalf("RetryIn %d is too long: %d used just before", d.RetryIn, n)
 		}
 	}
@@ -89,7 +89,7 @@ func TestLimiterAgreesWithTheModel(t *testing.T) {
 				d := l.Take(name, limit)
 				checkExact(t, m, now, limit, d)
 				if d.Allowed {
-					if left := limit.Requests - m.count(now, int64(limit.Window)) - 1; d.Remaining != left || d.ResetIn != limit.Window {
+					if left := limit.Max - m.count(now, int64(limit.Window)) - 1; d.Remaining != left || d.ResetIn != limit.Window {
 						t.Fatalf("%+v, want %d left", d, left)
 					}
 					m = append(m, admission{now, d})
@@ -135,7 +135,7 @@ func drive(fatalf func(string, ...any), steps []step) {
 			fatalf("step %d: Peek said %+v, Take %+v", i, peeked, d)
 		}
 		if !d.Allowed {
-			if d.RetryIn <= 0 || s.limit.Requests > 0 && s.limit.Window > 0 && !w.peek(now+int64(d.RetryIn), s.limit).Allowed {
+			if d.RetryIn <= 0 || s.limit.Max > 0 && s.limit.Window > 0 && !w.peek(now+int64(d.RetryIn), s.limit).Allowed {
 				fatalf("step %d: waiting RetryIn did not help: %+v", i, d)
 			}
 			if d.RetryIn > 1 && w.peek(now+int64(d.RetryIn)-1, s.limit).Allowed {
@@ -145,7 +145,7 @@ func drive(fatalf func(string, ...any), steps []step) {
 		}
 		m = append(m, admission{now, d})
 		decisions = append(decisions, d)
-		if n := m.count(now, int64(s.limit.Window)); n > s.limit.Requests {
+		if n := m.count(now, int64(s.limit.Window)); n > s.limit.Max {
 			fatalf("step %d: %d admissions in one window of %+v", i, n, s.limit)
 		}
 		w.slide(now, int64(s.limit.Window))
@@ -211,10 +211,10 @@ func TestCoarseWindowIsConservativeByAtMostOnePiece(t *testing.T) {
 			for range rapid.IntRange(1, 300).Draw(t, "burst") {
 				d := w.take(now, limit)
 				used := m.count(now, int64(limit.Window))
-				if d.Allowed && used >= limit.Requests {
+				if d.Allowed && used >= limit.Max {
 					t.Fatalf("at %d: %d used and one more admitted", now, used)
 				}
-				if !d.Allowed && m.count(now, int64(limit.Window)+piece) < limit.Requests {
+				if !d.Allowed && m.count(now, int64(limit.Window)+piece) < limit.Max {
 					t.Fatalf("at %d: refused more than one piece too early", now)
 				}
 				if d.Allowed {
@@ -293,8 +293,8 @@ func TestManyGiftsBackStayBounded(t *testing.T) {
 	if got := len(w.runs.buf); got > manyRuns {
 		t.Fatalf("room for %d runs", got)
 	}
-	if got := w.peek(0, limit).Remaining; got != limit.Requests-kept {
-		t.Fatalf("%d left, want %d", got, limit.Requests-kept)
+	if got := w.peek(0, limit).Remaining; got != limit.Max-kept {
+		t.Fatalf("%d left, want %d", got, limit.Max-kept)
 	}
 }
 

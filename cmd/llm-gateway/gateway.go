@@ -57,7 +57,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if err := importKeys(ctx, g.book, c, log); err != nil {
 		return nil, err
 	}
-	window := ratelimit.Limit{Requests: c.Limits.Requests, Window: c.Limits.Window}
+	window := ratelimit.Limit{Max: c.Limits.Requests, Window: c.Limits.Window}
 	limiter := ratelimit.New(ratelimit.Options{})
 	if err := restoreWindows(g.book, limiter, window); err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func restoreWindows(book *billing.Book, limiter *ratelimit.Limiter, window ratel
 	for id, at := range admissions {
 		limit := window
 		if key, ok := book.Key(id); ok && key.RPM > 0 {
-			limit = ratelimit.Limit{Requests: key.RPM, Window: time.Minute}
+			limit = ratelimit.Limit{Max: key.RPM, Window: time.Minute}
 		}
 		limiter.Restore(id, limit, at)
 	}

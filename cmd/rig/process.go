@@ -37,6 +37,8 @@ type Spec struct {
 	Env  []string // complete environment, nil = a minimal one without the tester's settings
 	Dir  string   // working directory
 	Logs string   // folder for NAME.stdout and NAME.stderr, appended to
+	// Owner is the user the child runs as, nil = the tester.
+	Owner *syscall.Credential
 }
 
 // MinimalEnv is an environment that carries nothing of the tester's own
@@ -70,7 +72,7 @@ func Start(s Spec) (*Process, error) {
 	if cmd.Env == nil {
 		cmd.Env = MinimalEnv()
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Credential: s.Owner}
 	p := &Process{Name: s.Name, dir: s.Logs, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
