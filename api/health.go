@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -16,8 +17,8 @@ type Component struct {
 	// Check returns an error when the part does not work. It must end with
 	// its context. The error is logged, never shown.
 	Check func(context.Context) error
-	// Facts are constant members beside "status", such as the storage used.
-	Facts map[string]string
+	// Facts are members beside "status", such as the storage in use; nil = none.
+	Facts func() map[string]string
 	// Optional parts make the gateway degraded instead of unhealthy.
 	Optional bool
 }
@@ -44,6 +45,7 @@ type health struct {
 	mu     sync.Mutex
 	at     time.Time
 	report healthReport
+	broken map[string]bool // components that did not work last time
 }
 
 // healthReport is the body of GET /health: the original's two members, and
@@ -55,7 +57,7 @@ type healthReport struct {
 }
 
 func newHealth(o Options) *health {
-	return &health{components: o.Components, log: o.Log}
+	return &health{components: o.Components, log: o.Log, broken: map[string]bool{}}
 }
 
 // ServeHTTP answers 200 when the gateway can do its job (healthy, degraded)
@@ -81,8 +83,9 @@ func (h *health) check(ctx context.Context) healthReport {
 	report := healthReport{Status: statusHealthy, Service: "llm-gateway", Components: make(map[string]map[string]string)}
 	for _, c := range h.components {
 		state := statusHealthy
-		if err := c.Check(ctx); err != nil {
-			h.log.Warn("component does not work", zap.String("component", c.Name), zap.Error(err))
+		err := c.Check(ctx)
+		h.logChange(c.Name, err)
+		if err != nil {
 			state = statusUnhealthy
 			if !c.Optional {
 				report.Status = statusUnhealthy
@@ -91,11 +94,23 @@ func (h *health) check(ctx context.Context) healthReport {
 			}
 		}
 		facts := map[string]string{"status": state}
-		for name, fact := range c.Facts {
-			facts[name] = fact
+		if c.Facts != nil {
+			maps.Copy(facts, c.Facts())
 		}
 		report.Components[c.Name] = facts
 	}
 	h.at, h.report = time.Now(), report
 	return report
+}
+
+// logChange writes one line when a component stops working and one when it is
+// back, not one for everybody who asks meanwhile.
+func (h *health) logChange(component string, err error) {
+	switch was := h.broken[component]; {
+	case err != nil && !was:
+		h.log.Warn("component does not work", zap.String("component", component), zap.Error(err))
+	case err == nil && was:
+		h.log.Info("component works again", zap.String("component", component))
+	}
+	h.broken[component] = err != nil
 }

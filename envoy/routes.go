@@ -13,7 +13,7 @@ import (
 // apiPaths are the paths that the sidecar's own HTTP answers. They pass
 // neither ext_proc nor the lock: what stands here must do its own checking.
 // This is the one place to add another.
-func apiPaths() []string { return []string{"/health"} }
+func apiPaths() []string { return []string{"/health", "/rate-limit"} }
 
 // clientPrefix is what model requests begin with; see [Upstream.BasePath].
 const clientPrefix = "/v1/"

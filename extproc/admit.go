@@ -5,14 +5,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"go.uber.org/zap"
 
 	"github.com/MaksimVF/llm-gateway/billing"
-	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
 // The order of questions: does the endpoint exist, who asks, can the body be
@@ -30,20 +28,9 @@ func (x *exchange) identify(bodyless bool) *refusal {
 	if h.method != endpoint.Method {
 		return methodNotAllowed(endpoint.Method)
 	}
-	secret, found := bearer(h.authorization)
-	switch found {
-	case credentialMissing:
-		return missingKey()
-	case credentialMalformed:
-		return malformedCredential()
-	case credentialPresent:
-	}
-	key, err := x.s.o.Books.Lookup(secret)
-	if err != nil {
-		if isKeyError(err) {
-			return invalidKey(x.s.o.InvalidKeyStatus)
-		}
-		return unavailable()
+	key, r := x.s.who(h.authorization)
+	if r != nil {
+		return r
 	}
 	x.key = key
 	if h.contentEncoding != "" && h.contentEncoding != "identity" {
@@ -58,23 +45,57 @@ func (x *exchange) identify(bodyless bool) *refusal {
 	return nil
 }
 
-// admitWithoutBody takes a place in the window; there are no tokens to hold.
-func (x *exchange) admitWithoutBody() *refusal {
-	x.window = x.s.o.Limits.Take(x.key.ID, x.limit())
-	if !x.window.Allowed {
-		return rateLimited(x.window)
+// who finds the key of a credential: every occurrence of the authorization
+// header, of which there must be one.
+func (s *Server) who(authorization []string) (billing.Key, *refusal) {
+	secret, found := bearer(authorization)
+	switch found {
+	case credentialMissing:
+		return billing.Key{}, missingKey()
+	case credentialMalformed:
+		return billing.Key{}, malformedCredential()
+	case credentialPresent:
 	}
-	return nil
+	key, err := s.o.Books.Lookup(secret)
+	switch {
+	case err == nil:
+		return key, nil
+	case isKeyError(err):
+		return billing.Key{}, invalidKey(s.o.InvalidKeyStatus)
+	}
+	return billing.Key{}, unavailable()
 }
 
-// admit reads the body, takes a place in the window and holds the worst-case
-// tokens, all or nothing. It returns the body to send on, nil = unchanged.
+// Denied is the answer to a credential that is not let in.
+type Denied struct {
+	Status  int
+	Headers [][2]string // names in lower case
+	Body    []byte      // JSON
+}
+
+// Authenticate answers for the info routes, which Envoy does not send through
+// the gate: the same credential is read and refused in the same words on both.
+// It takes every occurrence of the authorization header.
+func (s *Server) Authenticate(authorization []string) (billing.Key, *Denied) {
+	key, r := s.who(authorization)
+	if r == nil {
+		return key, nil
+	}
+	return billing.Key{}, &Denied{Status: r.status, Headers: r.headers, Body: r.body()}
+}
+
+// admitWithoutBody takes a place under the rate limits; there are no tokens to
+// hold.
+func (x *exchange) admitWithoutBody(ctx context.Context) *refusal { return x.take(ctx, nil) }
+
+// admit reads the body, takes a place under the rate limits and holds the
+// worst-case tokens, all or nothing. It returns the body to send on, nil = unchanged.
 func (x *exchange) admit(ctx context.Context, body []byte) ([]byte, *refusal) {
 	if int64(len(body)) > x.s.o.MaxRequestBytes {
 		return nil, tooLarge(x.s.o.MaxRequestBytes)
 	}
 	if !x.endpoint.Metered() {
-		return nil, x.admitWithoutBody()
+		return nil, x.admitWithoutBody(ctx)
 	}
 	request, r := readRequest(x.endpoint.Shape, body)
 	if r != nil {
@@ -84,62 +105,43 @@ func (x *exchange) admit(ctx context.Context, body []byte) ([]byte, *refusal) {
 	if len(x.key.Models) > 0 && !slices.Contains(x.key.Models, request.model) {
 		return nil, modelNotAllowed()
 	}
-	x.window = x.s.o.Limits.Take(x.key.ID, x.limit())
-	if !x.window.Allowed {
-		return nil, x.strictest()
+	if r := x.take(ctx, body); r != nil {
+		return nil, r
 	}
 	hold, err := x.s.o.Books.Reserve(ctx, x.holdRequest(body))
 	if err != nil {
-		x.s.o.Limits.GiveBack(x.key.ID, x.window)
-		x.window.Remaining++
-		return nil, x.s.reserveRefusal(err, &x.window)
+		x.giveBack(ctx)
+		return nil, x.reserveRefusal(err)
 	}
 	x.hold = hold
 	x.keep(body)
 	return x.edited(body), nil
 }
 
-// strictest answers a full window: when a budget refuses too, the one with the
-// longer wait answers, so that a client that waits as told passes.
-func (x *exchange) strictest() *refusal {
-	need := x.request.prompt.bound() + max(x.request.ceiling, 1)*x.request.choices
-	if x.endpoint.Shape == ShapeEmbedding {
-		need = x.request.prompt.bound()
-	}
-	if b := x.s.o.Books.Budget(x.key.ID, need); b != nil && b.ResetIn > x.window.RetryIn {
-		return budgetSpent(b, &x.window)
-	}
-	return rateLimited(x.window)
-}
-
-// limit is the key's own rate, per minute, or the gateway's window.
-func (x *exchange) limit() ratelimit.Limit {
-	if x.key.RPM > 0 {
-		return ratelimit.Limit{Max: x.key.RPM, Window: time.Minute}
-	}
-	return x.s.o.Window
-}
-
 func (x *exchange) holdRequest(body []byte) billing.HoldRequest {
 	r := billing.HoldRequest{
-		KeyID: x.key.ID, Model: x.request.model, Endpoint: x.endpoint.Name, RequestID: x.requestID,
+		ID: x.place.ask.ID, KeyID: x.key.ID, Model: x.request.model, Endpoint: x.endpoint.Name, RequestID: x.requestID,
 		PromptBound:    x.request.prompt.bound(),
 		PromptEstimate: x.request.prompt.estimate(),
 		Ceiling:        x.request.ceiling,
 		Choices:        x.request.choices,
-		DefaultCeiling: x.s.o.DefaultOutputTokens,
-		PromptTokens: func() (int64, bool) {
-			if x.request.prompt.textBytes > sampleBytes {
-				return 0, false // a scaled sample is no bound
-			}
-			n, known := billing.CountTokens(x.request.model, promptText(x.endpoint.Shape, body))
-			return x.request.prompt.withText(n), known
-		},
+		DefaultCeiling: x.defaultCeiling(),
+		PromptTokens:   func() (int64, bool) { return x.countPrompt(body) },
 	}
 	if x.endpoint.Shape == ShapeEmbedding {
 		r.Ceiling, r.DefaultCeiling = 0, 0
 	}
 	return r
+}
+
+// countPrompt is the tokenizer's count of the prompt, for models whose
+// vocabulary is known. It takes milliseconds for a long prompt.
+func (x *exchange) countPrompt(body []byte) (int64, bool) {
+	if x.request.prompt.textBytes > sampleBytes {
+		return 0, false // a scaled sample is no bound
+	}
+	n, known := billing.CountTokens(x.request.model, promptText(x.endpoint.Shape, body))
+	return x.request.prompt.withText(n), known
 }
 
 // keep remembers the body for the case that its tokens must be counted: small
@@ -191,6 +193,6 @@ func (x *exchange) forwardHeaders() *extprocv3.HeaderMutation {
 // logRefusal says who was refused and why: never a credential, never a body.
 func (s *Server) logRefusal(x *exchange, r *refusal) {
 	s.o.Log.Info("request refused",
-		zap.String("request_id", x.requestID), zap.Int("status", r.status), zap.String("code", r.code),
+		zap.String("request_id", x.requestID), zap.Int("status", r.status), zap.String("code", r.code), zap.String("limit", r.limit),
 		zap.String("key_id", x.key.ID), zap.String("method", clip(x.headers.method)), zap.String("path", clip(strings.ToValidUTF8(x.headers.path, "?"))))
 }

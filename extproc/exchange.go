@@ -11,7 +11,6 @@ import (
 
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/billing/usage"
-	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
 // phase is where an exchange stands; see the table in doc.go.
@@ -43,7 +42,7 @@ type exchange struct {
 	request  request
 	body     []byte // kept while its text may have to be counted,
 	sample   string // or, of a large one, only the text
-	window   ratelimit.Decision
+	place    place
 	hold     billing.Hold
 	resolved bool // the hold is settled or voided
 	meter    usage.Meter
@@ -60,7 +59,7 @@ func (s *Server) newExchange() *exchange { return &exchange{s: s} }
 func (x *exchange) step(ctx context.Context, m *extprocv3.ProcessingRequest) (reply, error) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestHeaders:
-		return x.onRequestHeaders(m, r.RequestHeaders)
+		return x.onRequestHeaders(ctx, m, r.RequestHeaders)
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return x.onRequestBody(ctx, r.RequestBody)
 	case *extprocv3.ProcessingRequest_RequestTrailers:
@@ -80,7 +79,7 @@ func (x *exchange) step(ctx context.Context, m *extprocv3.ProcessingRequest) (re
 }
 
 // onRequestHeaders decides who asks and for what.
-func (x *exchange) onRequestHeaders(m *extprocv3.ProcessingRequest, h *extprocv3.HttpHeaders) (reply, error) {
+func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, h *extprocv3.HttpHeaders) (reply, error) {
 	if x.phase != phaseNew {
 		return nil, fmt.Errorf("%w: request headers twice", errOrder)
 	}
@@ -97,7 +96,7 @@ func (x *exchange) onRequestHeaders(m *extprocv3.ProcessingRequest, h *extprocv3
 		x.phase = phaseKnown
 		return requestHeadersReply(x.forwardHeaders(), nil), nil
 	}
-	if r := x.admitWithoutBody(); r != nil {
+	if r := x.admitWithoutBody(ctx); r != nil {
 		return x.refuse(r), nil
 	}
 	x.phase = phaseAdmitted
@@ -264,14 +263,6 @@ func (x *exchange) usageMetadata() *structpb.Struct {
 		count("total_tokens", x.charged.Total).text("provenance", string(x.provenance)).metadata()
 }
 
-func (x *exchange) limitHeaders() [][2]string {
-	headers := windowHeaders(x.window)
-	if x.hold.ID != "" {
-		headers = append(headers, budgetHeaders(x.hold)...)
-	}
-	return headers
-}
-
 // unsent is told when a reply could not be delivered: a request whose
 // admission never reached Envoy never left.
 func (x *exchange) unsent() {
@@ -280,9 +271,12 @@ func (x *exchange) unsent() {
 	}
 }
 
+// void resolves a hold with nothing: the upstream did no work. The request
+// keeps its place in the request window; its tokens come back.
 func (x *exchange) void() {
 	if x.hold.ID != "" && !x.resolved {
 		x.resolved = true
 		x.s.o.Books.Void(x.hold.ID)
 	}
+	x.leave(0)
 }

@@ -256,7 +256,7 @@ func TestExchange_budgetExactWritesTheCeiling(t *testing.T) {
 func TestExchange_rateOfTheKeyBeatsTheDefault(t *testing.T) {
 	r := newRig(t, nil)
 	r.begin().say(requestHeadersMsg(true, ":method", "GET", ":path", "/v1/models", "authorization", "Bearer sk-rpm"))
-	if l := r.limits.taken[0]; l.Max != 7 || l.Window != time.Minute {
+	if l := r.limits.taken[0].Requests; l.Max != 7 || l.Window != time.Minute {
 		t.Errorf("%+v", l)
 	}
 }

@@ -26,6 +26,7 @@ type fakeBooks struct {
 	settleErr  error
 	budget     *billing.BudgetError
 
+	minted      int
 	requests    []billing.HoldRequest
 	open        map[string]bool
 	events      []string // "reserve h1", "settle h1 reported 3+4", "void h1", ...
@@ -37,7 +38,7 @@ const goodSecret = "sk-good"
 
 func newFakeBooks() *fakeBooks {
 	return &fakeBooks{
-		keys: map[string]billing.Key{goodSecret: {ID: "key_1"}, "sk-models": {ID: "key_2", Models: []string{"allowed"}}, "sk-rpm": {ID: "key_3", RPM: 7}},
+		keys: map[string]billing.Key{goodSecret: {ID: "key_1"}, "sk-models": {ID: "key_2", Models: []string{"allowed"}}, "sk-rpm": {ID: "key_3", RPM: 7}, "sk-all": {ID: "key_4", RPM: 7, TPM: 500, Concurrent: 2}},
 		open: map[string]bool{},
 	}
 }
@@ -58,7 +59,7 @@ func (f *fakeBooks) Reserve(_ context.Context, r billing.HoldRequest) (billing.H
 	if f.reserveErr != nil {
 		return billing.Hold{}, f.reserveErr
 	}
-	id := fmt.Sprintf("h%d", len(f.requests))
+	id := r.ID
 	f.open[id] = true
 	f.events = append(f.events, "reserve "+id)
 	ceiling := r.Ceiling
@@ -66,6 +67,15 @@ func (f *fakeBooks) Reserve(_ context.Context, r billing.HoldRequest) (billing.H
 		ceiling = r.DefaultCeiling
 	}
 	return billing.Hold{ID: id, KeyID: r.KeyID, Tokens: r.PromptBound + ceiling*r.Choices, Ceiling: ceiling, Limit: 1000, Remaining: 900, ResetIn: time.Hour}, nil
+}
+
+func (f *fakeBooks) NewHoldID() string {
+	f.minted++
+	return fmt.Sprintf("h%d", f.minted)
+}
+
+func (f *fakeBooks) Standing(string) billing.Standing {
+	return billing.Standing{Limit: 1000, Remaining: 950, ResetIn: time.Hour}
 }
 
 func (f *fakeBooks) Budget(string, int64) *billing.BudgetError { return f.budget }
@@ -103,22 +113,54 @@ func (f *fakeBooks) resolutions() int {
 	return n
 }
 
+// fakeLimits is the rate limits reduced to what a test asserts: who took, who
+// gave back, who ended with how many tokens.
 type fakeLimits struct {
 	denied   bool
+	refused  string // the limit that denies; "" = requests
 	retryIn  time.Duration
-	taken    []ratelimit.Limit
+	away     bool
+	granted  int64 // 0 = all that was asked
+	asks     []ratelimit.Ask
+	taken    []ratelimit.Limits
 	returned int
+	settled  []int64
 }
 
-func (f *fakeLimits) Take(_ string, l ratelimit.Limit) ratelimit.Decision {
-	if f.denied {
-		return ratelimit.Decision{Limit: l, RetryIn: f.retryIn, ResetIn: f.retryIn}
+func (f *fakeLimits) Take(_ context.Context, a ratelimit.Ask) (ratelimit.Decision, error) {
+	f.asks = append(f.asks, a)
+	if f.away {
+		return ratelimit.Decision{}, ratelimit.ErrUnavailable
 	}
-	f.taken = append(f.taken, l)
-	return ratelimit.Decision{Allowed: true, Limit: l, Remaining: 3, ResetIn: 1500 * time.Millisecond}
+	d := ratelimit.Decision{
+		Requests:   ratelimit.State{Limit: a.Limits.Requests, ResetIn: 1500 * time.Millisecond},
+		Tokens:     ratelimit.State{Limit: a.Limits.Tokens, ResetIn: 2500 * time.Millisecond},
+		Concurrent: ratelimit.State{Limit: ratelimit.Limit{Max: a.Limits.Concurrent}},
+	}
+	if f.denied {
+		d.Refused, d.RetryIn = f.refused, f.retryIn
+		if d.Refused == "" {
+			d.Refused = ratelimit.NameRequests
+		}
+		return d, nil
+	}
+	f.taken = append(f.taken, a.Limits)
+	d.Allowed, d.Granted, d.Requests.Remaining, d.Tokens.Remaining = true, a.Tokens, 3, 70
+	if f.granted > 0 {
+		d.Granted = f.granted
+	}
+	return d, nil
 }
 
-func (f *fakeLimits) GiveBack(string, ratelimit.Decision) { f.returned++ }
+func (f *fakeLimits) GiveBack(context.Context, ratelimit.Ask, ratelimit.Decision) { f.returned++ }
+
+func (f *fakeLimits) Settle(_ ratelimit.Ask, _ ratelimit.Decision, tokens int64) {
+	f.settled = append(f.settled, tokens)
+}
+
+// leaks is the number of places that were taken and neither given back nor
+// settled; negative when one was ended twice.
+func (f *fakeLimits) leaks() int { return len(f.taken) - f.returned - len(f.settled) }
 
 // rig is a server over fakes.
 type rig struct {
@@ -133,7 +175,7 @@ func newRig(t *testing.T, change func(*Options)) *rig {
 	r := &rig{t: t, books: newFakeBooks(), limits: &fakeLimits{}}
 	o := Options{
 		Books: r.books, Limits: r.limits, Log: zap.NewNop(),
-		Window: ratelimit.Limit{Max: 30, Window: time.Minute}, MaxRequestBytes: 1 << 20, DefaultOutputTokens: 100,
+		Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 30, Window: time.Minute}}, MaxRequestBytes: 1 << 20, DefaultOutputTokens: 100,
 	}
 	if change != nil {
 		change(&o)

@@ -16,6 +16,7 @@ const (
 	headerPath            = ":path"
 	headerRequestID       = "x-request-id"
 	headerRetryAfter      = "retry-after"
+	headerShouldRetry     = "x-should-retry"
 	headerStatus          = ":status"
 
 	prefixOwn       = "x-llmgw-"

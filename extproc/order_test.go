@@ -110,5 +110,8 @@ func FuzzExchange(f *testing.F) {
 		if admissions > 1 || holds > 1 || r.books.resolutions() != holds || len(r.books.open) != 0 {
 			t.Fatalf("%q: %d admissions, %v", order, admissions, r.books.events)
 		}
+		if r.limits.leaks() != 0 {
+			t.Fatalf("%q: %d places taken, %d given back, settled %v", order, len(r.limits.taken), r.limits.returned, r.limits.settled)
+		}
 	})
 }

@@ -18,6 +18,7 @@ type refusal struct {
 	status  int
 	kind    string // error.type in OpenAI's error object
 	code    string // error.code; also names the reason in Envoy's access log
+	limit   string // the rate limit or budget that refused, for the log
 	param   string // the request's member that is wrong, "" = null
 	message string
 	headers [][2]string
@@ -28,6 +29,7 @@ const (
 	typeInvalidRequest    = "invalid_request_error"
 	typeInsufficientQuota = "insufficient_quota"
 	typeRequests          = "requests"
+	typeTokens            = "tokens"
 	typeAPI               = "api_error"
 )
 
@@ -117,38 +119,56 @@ func unavailable() *refusal {
 	}
 }
 
-func rateLimited(d ratelimit.Decision) *refusal {
-	return &refusal{
-		status: 429, kind: typeRequests, code: "rate_limit_exceeded",
-		message: fmt.Sprintf("Rate limit reached: %d requests per %s. Please try again in %s.",
-			d.Limit.Max, seconds(d.Limit.Window), seconds(d.RetryIn)),
-		headers: append(windowHeaders(d), retryHeaders(d.RetryIn)...),
+// rateLimited answers a full rate limit with the name of the limit and the true
+// time until it would pass.
+func rateLimited(p *place, standing billing.Standing) *refusal {
+	d := &p.decision
+	r := &refusal{status: 429, kind: typeRequests, code: "rate_limit_exceeded", limit: d.Refused}
+	switch d.Refused {
+	case ratelimit.NameTokens:
+		r.kind = typeTokens
+		r.message = fmt.Sprintf("Rate limit reached: %d tokens per %s; this request may need %d. Please try again in %s.",
+			d.Tokens.Limit.Max, seconds(d.Tokens.Limit.Window), p.ask.MinTokens, seconds(d.RetryIn))
+	case ratelimit.NameConcurrent:
+		r.message = fmt.Sprintf("Rate limit reached: %d requests of this key are running, as many as it may have at once. Please try again when one has ended.",
+			d.Concurrent.Limit.Max)
+	default:
+		r.message = fmt.Sprintf("Rate limit reached: %d requests per %s. Please try again in %s.",
+			d.Requests.Limit.Max, seconds(d.Requests.Limit.Window), seconds(d.RetryIn))
 	}
+	r.headers = append(requestHeadersOf(d), tokenHeaders(d, standing)...)
+	if d.RetryIn >= ratelimit.Never {
+		r.message = fmt.Sprintf("This request may need %d tokens, and this key may use %d per %s. Ask for less at once.",
+			p.ask.MinTokens, d.Tokens.Limit.Max, seconds(d.Tokens.Limit.Window))
+		r.headers = append(r.headers, [2]string{headerShouldRetry, "false"}) // and no time to wait: none would be true
+		return r
+	}
+	r.headers = append(r.headers, retryHeaders(d.RetryIn)...)
+	return r
 }
 
-func budgetSpent(e *billing.BudgetError, window *ratelimit.Decision) *refusal {
+func budgetSpent(e *billing.BudgetError, d *ratelimit.Decision, standing billing.Standing) *refusal {
 	r := &refusal{
-		status: 429, kind: typeInsufficientQuota, code: "insufficient_quota",
+		status: 429, kind: typeInsufficientQuota, code: "insufficient_quota", limit: e.Budget,
 		message: fmt.Sprintf("The %s token budget of this key cannot take this request: limit %d, used %d, held by running requests %d, needed %d. It starts anew in %s.",
 			e.Budget, e.Limit, e.Used, e.Held, e.Needed, seconds(e.ResetIn)),
 		// SDKs would otherwise wait and repeat: some as long as Retry-After
 		// says, which here can be a month.
-		headers: append(retryHeaders(e.ResetIn), [2]string{"x-should-retry", "false"}),
+		headers: append(retryHeaders(e.ResetIn), [2]string{headerShouldRetry, "false"}),
 	}
-	if window != nil {
-		r.headers = append(r.headers, windowHeaders(*window)...)
-	}
+	r.headers = append(r.headers, requestHeadersOf(d)...)
+	r.headers = append(r.headers, tokenHeaders(d, standing)...)
 	return r
 }
 
 // reserveRefusal maps what the books said to an answer.
-func (s *Server) reserveRefusal(err error, window *ratelimit.Decision) *refusal {
+func (x *exchange) reserveRefusal(err error) *refusal {
 	var budget *billing.BudgetError
 	switch {
 	case errors.As(err, &budget):
-		return budgetSpent(budget, window)
+		return budgetSpent(budget, &x.place.decision, x.s.o.Books.Standing(x.key.ID))
 	case isKeyError(err): // revoked between look-up and hold
-		return invalidKey(s.o.InvalidKeyStatus)
+		return invalidKey(x.s.o.InvalidKeyStatus)
 	}
 	return unavailable()
 }
@@ -157,27 +177,32 @@ func isKeyError(err error) bool {
 	return errors.Is(err, billing.ErrUnknownKey) || errors.Is(err, billing.ErrRevokedKey) || errors.Is(err, billing.ErrExpiredKey)
 }
 
-// windowHeaders tell where a client stands in its request window: the names of
-// the original gateway (seconds) and OpenAI's (Go durations).
-func windowHeaders(d ratelimit.Decision) [][2]string {
-	limit, remaining := strconv.FormatInt(d.Limit.Max, 10), strconv.FormatInt(d.Remaining, 10)
+// requestHeadersOf tell where a client stands in its request window: the names
+// of the original gateway (seconds) and OpenAI's (Go durations).
+func requestHeadersOf(d *ratelimit.Decision) [][2]string {
+	s := &d.Requests
+	limit, remaining := strconv.FormatInt(s.Limit.Max, 10), strconv.FormatInt(max(0, s.Remaining), 10)
 	return [][2]string{
 		{"x-ratelimit-limit", limit},
 		{"x-ratelimit-remaining", remaining},
-		{"x-ratelimit-reset", wholeSeconds(d.ResetIn)},
+		{"x-ratelimit-reset", wholeSeconds(s.ResetIn)},
 		{"x-ratelimit-limit-requests", limit},
 		{"x-ratelimit-remaining-requests", remaining},
-		{"x-ratelimit-reset-requests", roundUp(d.ResetIn, time.Millisecond).String()},
+		{"x-ratelimit-reset-requests", roundUp(s.ResetIn, time.Millisecond).String()},
 	}
 }
 
-// budgetHeaders tell about the tightest token budget, before this answer's
-// own tokens are known.
-func budgetHeaders(h billing.Hold) [][2]string {
+// tokenHeaders tell about the tightest token limit, per minute or budget,
+// before this answer's own tokens are known.
+func tokenHeaders(d *ratelimit.Decision, budget billing.Standing) [][2]string {
+	limit, remaining, reset := budget.Limit, budget.Remaining, roundUp(budget.ResetIn, time.Second)
+	if t := &d.Tokens; t.Limit.Max > 0 && t.Remaining < remaining {
+		limit, remaining, reset = t.Limit.Max, t.Remaining, roundUp(t.ResetIn, time.Millisecond)
+	}
 	return [][2]string{
-		{"x-ratelimit-limit-tokens", strconv.FormatInt(h.Limit, 10)},
-		{"x-ratelimit-remaining-tokens", strconv.FormatInt(max(0, h.Remaining), 10)},
-		{"x-ratelimit-reset-tokens", roundUp(h.ResetIn, time.Second).String()},
+		{"x-ratelimit-limit-tokens", strconv.FormatInt(limit, 10)},
+		{"x-ratelimit-remaining-tokens", strconv.FormatInt(max(0, remaining), 10)},
+		{"x-ratelimit-reset-tokens", reset.String()},
 	}
 }
 

@@ -24,11 +24,15 @@ import (
 type Books interface {
 	// Lookup finds a key by its secret, from memory. Any error means: no.
 	Lookup(secret string) (billing.Key, error)
+	// NewHoldID mints the id under which a request is admitted, held and charged.
+	NewHoldID() string
 	// Reserve returns only after the hold is durable; a *billing.BudgetError
 	// says which budget refuses.
 	Reserve(ctx context.Context, r billing.HoldRequest) (billing.Hold, error)
 	// Budget tells which budget would refuse need tokens now, nil if none.
 	Budget(keyID string, need int64) *billing.BudgetError
+	// Standing is the tightest budget now, from memory.
+	Standing(keyID string) billing.Standing
 	// Checkpoint notes how far an answer has come. It never waits.
 	Checkpoint(holdID string, p billing.Progress)
 	// Settle turns a hold into a charge, once, and returns when that is
@@ -42,10 +46,17 @@ type Books interface {
 	Void(holdID string)
 }
 
-// Limits is what the gate needs of the request windows.
+// Limits is what the gate needs of the rate limits. Take and GiveBack may wait
+// for a store elsewhere, at most as long as that store's own short deadline.
 type Limits interface {
-	Take(subject string, l ratelimit.Limit) ratelimit.Decision
-	GiveBack(subject string, d ratelimit.Decision)
+	// Take counts the request under every limit of its key, or under none. The
+	// only error is ratelimit.ErrUnavailable: refuse.
+	Take(ctx context.Context, a ratelimit.Ask) (ratelimit.Decision, error)
+	// GiveBack undoes a Take that allowed, because a later check refused.
+	GiveBack(ctx context.Context, a ratelimit.Ask, d ratelimit.Decision)
+	// Settle ends a Take that allowed, with the tokens the request really cost.
+	// It does not wait.
+	Settle(a ratelimit.Ask, d ratelimit.Decision, tokens int64)
 }
 
 // Options are the gate's settings. The zero value of a field that has a
@@ -54,8 +65,8 @@ type Options struct {
 	Books  Books
 	Limits Limits
 
-	// Window applies to keys that have no rate of their own.
-	Window ratelimit.Limit
+	// Defaults apply to keys that have no limits of their own.
+	Defaults ratelimit.Limits
 	// InvalidKeyStatus answers unknown, revoked and expired keys: 403
 	// (default) or 401, as OpenAI does.
 	InvalidKeyStatus int
@@ -87,8 +98,8 @@ func New(o Options) (*Server, error) {
 	if o.Books == nil || o.Limits == nil || o.Log == nil {
 		return nil, errors.New("extproc: Books, Limits and Log must be set")
 	}
-	if o.Window.Max <= 0 || o.Window.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
-		return nil, errors.New("extproc: Window, MaxRequestBytes and DefaultOutputTokens must be positive")
+	if o.Defaults.Requests.Max <= 0 || o.Defaults.Requests.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
+		return nil, errors.New("extproc: Defaults.Requests, MaxRequestBytes and DefaultOutputTokens must be positive")
 	}
 	if o.InvalidKeyStatus == 0 {
 		o.InvalidKeyStatus = 403

@@ -107,17 +107,18 @@ func TestProcess_neverEndsCleanlyByItself(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) Take(string, ratelimit.Limit) ratelimit.Decision { panic("a bug") }
-func (panicking) GiveBack(string, ratelimit.Decision)             {}
+func (panicking) Take(context.Context, ratelimit.Ask) (ratelimit.Decision, error) { panic("a bug") }
+func (panicking) GiveBack(context.Context, ratelimit.Ask, ratelimit.Decision)     {}
+func (panicking) Settle(ratelimit.Ask, ratelimit.Decision, int64)                 {}
 
 func TestNew_refusesWhatCannotWork(t *testing.T) {
-	good := Options{Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), Window: ratelimit.Limit{Max: 1, Window: 1}, MaxRequestBytes: 1, DefaultOutputTokens: 1}
+	good := Options{Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 1, Window: 1}}, MaxRequestBytes: 1, DefaultOutputTokens: 1}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*Options){
 		"no books": func(o *Options) { o.Books = nil }, "no limits": func(o *Options) { o.Limits = nil }, "no log": func(o *Options) { o.Log = nil },
-		"no window": func(o *Options) { o.Window = ratelimit.Limit{} }, "no size": func(o *Options) { o.MaxRequestBytes = 0 }, "no ceiling": func(o *Options) { o.DefaultOutputTokens = 0 },
+		"no window": func(o *Options) { o.Defaults = ratelimit.Limits{} }, "no size": func(o *Options) { o.MaxRequestBytes = 0 }, "no ceiling": func(o *Options) { o.DefaultOutputTokens = 0 },
 	} {
 		o := good
 		spoil(&o)

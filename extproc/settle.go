@@ -67,7 +67,9 @@ func (x *exchange) settle(ctx context.Context, report usage.Report, complete boo
 		x.resolved = true
 		outcome := x.outcome(report, complete)
 		x.note(outcome)
-		return x.s.o.Books.Settle(ctx, x.hold.ID, outcome)
+		err := x.s.o.Books.Settle(ctx, x.hold.ID, outcome)
+		x.leave(x.charged.Total)
+		return err
 	case report.Verdict == usage.Reported && report.Tokens.Total > x.charged.Total:
 		outcome := x.outcome(report, true)
 		x.note(outcome)
@@ -141,6 +143,7 @@ func (x *exchange) close(ctx context.Context) {
 	if x.meter != nil {
 		defer x.meter.Close()
 	}
+	defer func() { x.leave(x.charged.Total) }()
 	if x.hold.ID == "" || x.resolved {
 		return
 	}
@@ -151,6 +154,7 @@ func (x *exchange) close(ctx context.Context) {
 	} else {
 		outcome.Prompt = x.promptTokens()
 	}
+	x.charged.Total = outcome.Prompt + outcome.Completion
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if err := x.s.o.Books.Settle(ctx, x.hold.ID, outcome); err != nil {

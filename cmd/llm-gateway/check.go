@@ -20,6 +20,7 @@ import (
 
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/envoy"
+	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
 // probeWait bounds each look at something outside this machine's disk.
@@ -77,9 +78,7 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
 		{"upstream", func(ctx context.Context) (string, error) { return checkUpstream(ctx, c) }},
 		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
-		{"redis", func(context.Context) (string, error) {
-			return "not used: this version keeps its windows in memory", nil
-		}},
+		{"redis", func(ctx context.Context) (string, error) { return checkRedis(ctx, c) }},
 	} {
 		detail, err := p.look(ctx)
 		if err != nil {
@@ -148,11 +147,13 @@ func checkData(dir string) (string, error) {
 	return dir + suffix, nil
 }
 
-// checkBooks looks into existing books; it makes none.
+// checkBooks looks into existing books; it makes none in a file.
 func checkBooks(ctx context.Context, c Config) (detail string, err error) {
-	path := c.databasePath()
-	if missing(path) && missing(filepath.Join(c.Data, "instance")) {
-		return path + ", will be created", nil
+	where := c.databasePath()
+	if where == "" {
+		where = "PostgreSQL"
+	} else if missing(where) && missing(filepath.Join(c.Data, "instance")) {
+		return where + ", will be created", nil
 	}
 	admin, err := billing.OpenAdmin(ctx, c.billingOptions(zap.NewNop()))
 	if err != nil {
@@ -163,7 +164,25 @@ func checkBooks(ctx context.Context, c Config) (detail string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s, %d keys", path, len(keys)), nil
+	return fmt.Sprintf("%s, %d keys", where, len(keys)), nil
+}
+
+// checkRedis asks the server what the gateway would ask. A Redis that is away
+// does not keep a gateway from starting, but whoever runs check wants to know.
+func checkRedis(ctx context.Context, c Config) (string, error) {
+	o, err := c.limiterOptions(zap.NewNop())
+	if err != nil {
+		return "", err
+	}
+	if o.Redis == nil {
+		return "not used: rate limits are kept in memory (set REDIS_HOST or REDIS_URL for several gateways)", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	if err := ratelimit.Probe(ctx, *o.Redis); err != nil {
+		return "", fmt.Errorf("%s cannot be used, rate limits would be kept in memory: %w", o.Redis.Address, err)
+	}
+	return o.Redis.Address + ", reachable", nil
 }
 
 // checkEnvoy finds Envoy and lets it validate the configuration that `up` would
@@ -217,7 +236,7 @@ func checkUpstream(ctx context.Context, c Config) (string, error) {
 	if !up.TLS {
 		return address + ", reachable", conn.Close()
 	}
-	roots, err := caPool(c.Upstream.CAFile)
+	roots, err := caPool("LLM_CA_FILE", c.Upstream.CAFile)
 	if err != nil {
 		return "", errors.Join(err, conn.Close())
 	}
@@ -242,18 +261,18 @@ func dialAddress(up envoy.Upstream) string {
 	return net.JoinHostPort(up.Host, strconv.FormatUint(uint64(port), 10))
 }
 
-// caPool reads LLM_CA_FILE; nil means the system's authorities.
-func caPool(path string) (*x509.CertPool, error) {
+// caPool reads the file of certificates that a setting names; nil means the system's authorities.
+func caPool(name, path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
 	pem, err := readSmall(path)
 	if err != nil {
-		return nil, fmt.Errorf("LLM_CA_FILE: %w", err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("LLM_CA_FILE: %s holds no PEM certificate", path)
+		return nil, fmt.Errorf("%s: %s holds no PEM certificate", name, path)
 	}
 	return pool, nil
 }

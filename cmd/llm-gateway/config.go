@@ -1,22 +1,28 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"github.com/MaksimVF/llm-gateway/ratelimit"
+)
 
 // Config is everything that can be set. The tags are the paths of the YAML file;
 // the names in the environment and what is allowed stand in [settings].
 type Config struct {
-	Listen   string         `koanf:"listen"` // Envoy's public listener, address:port
-	Data     string         `koanf:"data"`   // data directory, mode 0700
-	Log      LogConfig      `koanf:"log"`
-	Upstream UpstreamConfig `koanf:"upstream"`
-	Auth     AuthConfig     `koanf:"auth"`
-	Limits   LimitsConfig   `koanf:"limits"`
-	Request  RequestConfig  `koanf:"request"`
-	Database DatabaseConfig `koanf:"database"`
-	Settle   WaitConfig     `koanf:"settle"`  // wait for a charge before it goes to the spill file
-	Reserve  WaitConfig     `koanf:"reserve"` // wait for a hold before the request is refused
-	Envoy    EnvoyConfig    `koanf:"envoy"`
-	Redis    RedisConfig    `koanf:"redis"`
+	Listen    string          `koanf:"listen"` // Envoy's public listener, address:port
+	Data      string          `koanf:"data"`   // data directory, mode 0700
+	Log       LogConfig       `koanf:"log"`
+	Upstream  UpstreamConfig  `koanf:"upstream"`
+	Auth      AuthConfig      `koanf:"auth"`
+	Limits    LimitsConfig    `koanf:"limits"`
+	Request   RequestConfig   `koanf:"request"`
+	Database  DatabaseConfig  `koanf:"database"`
+	Settle    WaitConfig      `koanf:"settle"`  // wait for a charge before it goes to the spill file
+	Reserve   WaitConfig      `koanf:"reserve"` // wait for a hold before the request is refused
+	Envoy     EnvoyConfig     `koanf:"envoy"`
+	Redis     RedisConfig     `koanf:"redis"`
+	RateLimit RateLimitConfig `koanf:"ratelimit"`
+	Metrics   MetricsConfig   `koanf:"metrics"`
 }
 
 // LogConfig is about the log on stderr.
@@ -43,9 +49,12 @@ type AuthConfig struct {
 type LimitsConfig struct {
 	Requests int64         `koanf:"requests"` // requests per window
 	Window   time.Duration `koanf:"window"`
-	Daily    int64         `koanf:"daily"`   // tokens per UTC day
-	Monthly  int64         `koanf:"monthly"` // tokens per UTC month
-	Tariff   int64         `koanf:"tariff"`  // tokens per UTC month by tariff
+	// Both are optional; 0 is no such limit.
+	TokensPerMinute int64 `koanf:"tokens_per_minute"` // held before the answer, corrected after it
+	Concurrent      int64 `koanf:"concurrent"`        // requests that run at once
+	Daily           int64 `koanf:"daily"`             // tokens per UTC day
+	Monthly         int64 `koanf:"monthly"`           // tokens per UTC month
+	Tariff          int64 `koanf:"tariff"`            // tokens per UTC month by tariff
 }
 
 // RequestConfig bounds one request.
@@ -57,7 +66,10 @@ type RequestConfig struct {
 
 // DatabaseConfig says where the books are.
 type DatabaseConfig struct {
-	URL string `koanf:"url"` // empty: billing.db in the data directory
+	URL Secret `koanf:"url"` // empty: billing.db in the data directory; a PostgreSQL URL holds a password
+	// Lease is how long a gateway on PostgreSQL may be silent before the others
+	// settle the requests it was serving.
+	Lease time.Duration `koanf:"lease"`
 }
 
 // WaitConfig is the longest wait for the books.
@@ -71,29 +83,47 @@ type EnvoyConfig struct {
 	Drain time.Duration `koanf:"drain"` // how long a stop waits for running answers
 }
 
-// RedisConfig names a Redis server. It is checked and kept, but this version
-// keeps its request windows in memory and opens no connection.
+// RedisConfig names the Redis server that several gateways keep their rate
+// limits in. Without URL and Host there is none: limits are in memory.
 type RedisConfig struct {
+	URL      Secret `koanf:"url"` // instead of what follows
 	Host     string `koanf:"host"`
 	Port     int    `koanf:"port"`
 	DB       int    `koanf:"db"`
+	Username string `koanf:"username"`
 	Password Secret `koanf:"password"`
+	TLS      bool   `koanf:"tls"`
+	CAFile   string `koanf:"ca_file"` // PEM bundle; empty: the system's
+	Prefix   string `koanf:"prefix"`  // of all key names, for gateways that share a server but not their limits
+}
+
+// RateLimitConfig says what happens while Redis is away.
+type RateLimitConfig struct {
+	OnError  string `koanf:"on_error"` // "memory" or "closed"
+	Replicas int    `koanf:"replicas"` // gateways that share the Redis; each enforces its share of a limit meanwhile
+}
+
+// MetricsConfig is about GET /metrics, which is never on the public listener.
+type MetricsConfig struct {
+	Listen string `koanf:"listen"` // address:port; empty: none
 }
 
 // Default is the configuration of a gateway that nobody has configured. The
 // figures for limits are those of the original gateway's environment.
 func Default() Config {
 	return Config{
-		Listen:   "0.0.0.0:12000",
-		Data:     "./data",
-		Log:      LogConfig{Level: "info"},
-		Upstream: UpstreamConfig{Timeout: 300 * time.Second},
-		Auth:     AuthConfig{InvalidKeyStatus: 403},
-		Limits:   LimitsConfig{Requests: 30, Window: time.Minute, Daily: 50_000, Monthly: 1_000_000, Tariff: 50_000},
-		Request:  RequestConfig{MaxBytes: 32 << 20, DefaultOutputTokens: 4096},
-		Settle:   WaitConfig{MaxWait: time.Second},
-		Reserve:  WaitConfig{MaxWait: 250 * time.Millisecond},
-		Envoy:    EnvoyConfig{Drain: 30 * time.Second},
-		Redis:    RedisConfig{Host: "localhost", Port: 6379},
+		Listen:    "0.0.0.0:12000",
+		Data:      "./data",
+		Log:       LogConfig{Level: "info"},
+		Upstream:  UpstreamConfig{Timeout: 300 * time.Second},
+		Auth:      AuthConfig{InvalidKeyStatus: 403},
+		Limits:    LimitsConfig{Requests: 30, Window: time.Minute, Daily: 50_000, Monthly: 1_000_000, Tariff: 50_000},
+		Request:   RequestConfig{MaxBytes: 32 << 20, DefaultOutputTokens: 4096},
+		Settle:    WaitConfig{MaxWait: time.Second},
+		Reserve:   WaitConfig{MaxWait: 250 * time.Millisecond},
+		Envoy:     EnvoyConfig{Drain: 30 * time.Second},
+		Database:  DatabaseConfig{Lease: 10 * time.Second},
+		Redis:     RedisConfig{Port: 6379, Prefix: "llmgw"},
+		RateLimit: RateLimitConfig{OnError: ratelimit.OnErrorMemory, Replicas: 1},
 	}
 }

@@ -5,16 +5,19 @@ import (
 	"strings"
 )
 
-const sqliteWants = "a path to an SQLite file, such as sqlite:///./billing.db"
+const sqliteWants = "a path to an SQLite file, such as sqlite:///./billing.db, or a PostgreSQL URL"
 
-// databaseURL reads DATABASE_URL into the path of an SQLite file; "" stays "".
+const postgresWants = "a PostgreSQL URL such as postgres://user:password@host:5432/database"
+
+// databaseURL reads DATABASE_URL into the path of an SQLite file or the URL of
+// a PostgreSQL database; "" stays "".
 //
 // Three forms mean a file: sqlite:///REL and sqlite:////ABS as SQLAlchemy writes
 // them, sqlite:PATH, and a plain path. The text is never repeated in a message,
 // because a URL may carry a password.
 func databaseURL(text string) (any, string) {
 	if text == "" {
-		return "", ""
+		return Secret(""), ""
 	}
 	scheme, rest, hasScheme := strings.Cut(text, ":")
 	if !hasScheme || strings.ContainsAny(scheme, "/.\\") {
@@ -35,7 +38,7 @@ func databaseURL(text string) (any, string) {
 		}
 		return sqlitePath(path)
 	case "postgres", "postgresql":
-		return nil, "an SQLite path; PostgreSQL is not supported by this version"
+		return postgresURL(base + ":" + rest)
 	}
 	return nil, sqliteWants
 }
@@ -47,5 +50,21 @@ func sqlitePath(path string) (any, string) {
 	case strings.ContainsAny(path, "?#") || strings.ContainsFunc(path, isControl):
 		return nil, sqliteWants + ", without parameters"
 	}
-	return path, ""
+	return Secret(path), ""
+}
+
+// postgresURL wants what cannot be guessed: a host and a database. What stands
+// behind "?" is the driver's business.
+func postgresURL(text string) (any, string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") == "" || strings.ContainsFunc(text, isControl) {
+		return nil, postgresWants
+	}
+	return Secret(text), ""
+}
+
+// isPostgres tells the two homes of the books apart.
+func isPostgres(database string) bool {
+	scheme, _, found := strings.Cut(database, "://")
+	return found && (scheme == "postgres" || scheme == "postgresql")
 }

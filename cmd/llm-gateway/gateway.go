@@ -33,7 +33,12 @@ type gateway struct {
 	info   *http.Server
 	probe  *grpc.ClientConn // the gate, asked the way Envoy asks it
 
-	gateListener, infoListener net.Listener
+	limiter     *ratelimit.Limiter
+	stopLimiter context.CancelFunc // nil before serve
+	limiterDone chan struct{}
+	metrics     *http.Server // nil when none is configured
+
+	gateListener, infoListener, metricsListener net.Listener
 }
 
 // gatewayOptions are what a gateway needs beside its configuration.
@@ -57,13 +62,11 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if err := importKeys(ctx, g.book, c, log); err != nil {
 		return nil, err
 	}
-	window := ratelimit.Limit{Max: c.Limits.Requests, Window: c.Limits.Window}
-	limiter := ratelimit.New(ratelimit.Options{})
-	if err := restoreWindows(g.book, limiter, window); err != nil {
+	if err := g.openLimiter(ctx, c, log); err != nil {
 		return nil, err
 	}
 	gate, err := extproc.New(extproc.Options{
-		Books: g.book, Limits: limiter, Window: window,
+		Books: g.book, Limits: g.limiter, Defaults: c.defaultLimits(),
 		InvalidKeyStatus:    c.Auth.InvalidKeyStatus,
 		MaxRequestBytes:     c.Request.MaxBytes,
 		DefaultOutputTokens: c.Request.DefaultOutputTokens,
@@ -87,13 +90,90 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if g.probe, err = grpc.NewClient(dialTarget(o.GRPC), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		return nil, fmt.Errorf("prepare the gate's health check: %w", err)
 	}
-	components := append([]api.Component{
-		{Name: "database", Check: g.book.Healthy, Facts: map[string]string{"storage": "sqlite"}},
-		{Name: "gate", Check: g.gateHealthy},
-		{Name: "rate_limit", Check: func(context.Context) error { return nil }, Facts: map[string]string{"storage": "memory"}},
-	}, o.Components...)
-	g.info = &http.Server{Handler: api.Handler(api.Options{Components: components, Log: log}), ReadHeaderTimeout: 5 * time.Second}
+	g.info = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: api.Handler(api.Options{
+		Components:   append(g.components(), o.Components...),
+		Authenticate: authenticator(gate),
+		Limits:       g.limiter,
+		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, c.defaultLimits()) },
+		Log:          log,
+	})}
+	if c.Metrics.Listen != "" {
+		if g.metricsListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Metrics.Listen); err != nil {
+			return nil, fmt.Errorf("listen for metrics on %s: %w", c.Metrics.Listen, err)
+		}
+		g.metrics = &http.Server{Handler: metricsHandler(g.book, g.limiter), ReadHeaderTimeout: 5 * time.Second}
+	}
 	return g, nil
+}
+
+// components are the gateway's own parts that GET /health tells about.
+func (g *gateway) components() []api.Component {
+	return []api.Component{
+		{Name: "database", Check: g.book.Healthy, Facts: func() map[string]string {
+			return map[string]string{"storage": g.book.Storage()}
+		}},
+		{Name: "gate", Check: g.gateHealthy},
+		{Name: "rate_limit", Check: g.limiterHealthy, Optional: true, Facts: func() map[string]string {
+			return map[string]string{"storage": g.limiter.Status().Storage}
+		}},
+	}
+}
+
+// limiterHealthy is an error while a configured Redis is away: the limits are
+// kept, but by each gateway for itself.
+func (g *gateway) limiterHealthy(context.Context) error {
+	if s := g.limiter.Status(); s.Configured && s.Storage == ratelimit.StorageMemory {
+		return fmt.Errorf("redis is away (%s): rate limits are kept in memory", s.LastError)
+	}
+	return nil
+}
+
+// openLimiter makes the rate limits and fills them from the admissions in the
+// books, so that a restart grants no second quota.
+func (g *gateway) openLimiter(ctx context.Context, c Config, log *zap.Logger) error {
+	o, err := c.limiterOptions(log)
+	if err != nil {
+		return err
+	}
+	defaults := c.defaultLimits()
+	o.History = func(ctx context.Context, since time.Time) ([]ratelimit.Past, error) {
+		return history(ctx, g.book, since, defaults)
+	}
+	if g.limiter, err = ratelimit.New(o); err != nil {
+		return fmt.Errorf("rate limits: %w", err)
+	}
+	past, err := o.History(ctx, time.Now().Add(-o.LongestWindow))
+	if err != nil {
+		return fmt.Errorf("restore rate limits: %w", err)
+	}
+	g.limiter.Restore(past)
+	return nil
+}
+
+// history is what the books know of admissions, with the limits that apply to
+// each key now.
+func history(ctx context.Context, book *billing.Book, since time.Time, defaults ratelimit.Limits) ([]ratelimit.Past, error) {
+	admissions, err := book.Admissions(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	past := make([]ratelimit.Past, len(admissions))
+	for i, a := range admissions {
+		key, _ := book.Key(a.KeyID) // a key that is gone has the defaults
+		past[i] = ratelimit.Past{ID: a.ID, Subject: a.KeyID, At: a.At, Tokens: a.Tokens, Limits: extproc.LimitsOf(key, defaults)}
+	}
+	return past, nil
+}
+
+// authenticator lets the info routes ask who a caller is in the gate's way.
+func authenticator(gate *extproc.Server) api.Authenticate {
+	return func(authorization []string) (billing.Key, *api.Denied) {
+		key, denied := gate.Authenticate(authorization)
+		if denied == nil {
+			return key, nil
+		}
+		return key, &api.Denied{Status: denied.Status, Headers: denied.Headers, Body: denied.Body}
+	}
 }
 
 // importKeys makes the keys of ALLOWED_API_KEYS valid; a revocation in the
@@ -113,23 +193,6 @@ func importKeys(ctx context.Context, book *billing.Book, c Config, log *zap.Logg
 	return nil
 }
 
-// restoreWindows fills the request windows from the admissions in the books,
-// so that a restart grants no second quota.
-func restoreWindows(book *billing.Book, limiter *ratelimit.Limiter, window ratelimit.Limit) error {
-	admissions, err := book.Admissions(time.Now().Add(-max(window.Window, time.Minute)))
-	if err != nil {
-		return fmt.Errorf("restore request windows: %w", err)
-	}
-	for id, at := range admissions {
-		limit := window
-		if key, ok := book.Key(id); ok && key.RPM > 0 {
-			limit = ratelimit.Limit{Max: key.RPM, Window: time.Minute}
-		}
-		limiter.Restore(id, limit, at)
-	}
-	return nil
-}
-
 // gateHealthy asks the gate over its own socket: what answers here is what
 // answers Envoy.
 func (g *gateway) gateHealthy(ctx context.Context) error {
@@ -145,7 +208,22 @@ func (g *gateway) gateHealthy(ctx context.Context) error {
 
 // serve works until ctx ends or a server fails.
 func (g *gateway) serve(ctx context.Context) error {
-	failed := make(chan error, 2)
+	failed := make(chan error, 4)
+	limiterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // running answers end their places
+	g.stopLimiter, g.limiterDone = cancel, make(chan struct{})
+	go func() {
+		defer close(g.limiterDone)
+		if err := g.limiter.Run(limiterCtx); err != nil {
+			failed <- fmt.Errorf("rate limits: %w", err)
+		}
+	}()
+	if g.metrics != nil {
+		go func() {
+			if err := g.metrics.Serve(g.metricsListener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("metrics: %w", err)
+			}
+		}()
+	}
 	go func() { failed <- fmt.Errorf("gate: %w", g.gate.Serve(g.gateListener)) }()
 	go func() {
 		if err := g.info.Serve(g.infoListener); !errors.Is(err, http.ErrServerClosed) {
@@ -193,12 +271,22 @@ func (g *gateway) close(ctx context.Context) error {
 	if g.probe != nil {
 		errs = append(errs, g.probe.Close())
 	}
-	for _, l := range []net.Listener{g.gateListener, g.infoListener} {
+	if g.metrics != nil {
+		errs = append(errs, g.metrics.Shutdown(ctx))
+	}
+	for _, l := range []net.Listener{g.gateListener, g.infoListener, g.metricsListener} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)
 			}
 		}
+	}
+	if g.stopLimiter != nil {
+		g.stopLimiter()
+		<-g.limiterDone
+	}
+	if g.limiter != nil {
+		errs = append(errs, g.limiter.Close())
 	}
 	if g.book != nil {
 		errs = append(errs, g.book.Close(ctx))

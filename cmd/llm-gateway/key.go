@@ -45,6 +45,8 @@ again. A running gateway accepts it within a second.`,
 	f.Var((*wholeNumber)(&n.Limits.Daily), "daily", "tokens per day (default: API_DAILY_LIMIT)")
 	f.Var((*wholeNumber)(&n.Limits.Monthly), "monthly", "tokens per month (default: API_MONTHLY_LIMIT)")
 	f.Var((*wholeNumber)(&n.RPM), "rpm", "requests per minute (default: RATE_LIMIT_REQUESTS per window)")
+	f.Var((*wholeNumber)(&n.TPM), "tpm", "tokens per minute (default: LLMGW_LIMITS__TOKENS_PER_MINUTE)")
+	f.Var((*wholeNumber)(&n.Concurrent), "concurrent", "requests that run at once (default: LLMGW_LIMITS__CONCURRENT)")
 	f.StringVar(&expires, "expires", "", "lifetime `duration`, such as 12h or 30d (default: for ever)")
 	f.StringSliceVar(&n.Models, "models", nil, "allowed models, separated by commas (default: all)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -93,6 +95,8 @@ func (a *app) printCreated(c Config, k billing.Key, secret string) error {
 		{"daily", thousands(created.Daily) + " tokens per day"},
 		{"monthly", thousands(created.Monthly) + " tokens per month"},
 		{"requests", requestRate(k.RPM, c)},
+		{"tokens", tokenRate(k.TPM, c)},
+		{"at once", atOnce(k.Concurrent, c)},
 		{"models", allOr(created.Models)},
 		{"expires", shown(created.ExpiresAt, "never")},
 	}
@@ -205,7 +209,7 @@ func newShowKeyCommand(a *app) *cobra.Command {
 
 func newSetLimitCommand(a *app) *cobra.Command {
 	var ref string
-	var limit, daily, monthly, rpm int64
+	var limit, daily, monthly, rpm, tpm, concurrent int64
 	cmd := &cobra.Command{
 		Use:   "set-limit --key K",
 		Short: "Change limits of a key",
@@ -217,12 +221,14 @@ func newSetLimitCommand(a *app) *cobra.Command {
 	f.Var((*wholeNumber)(&daily), "daily", "tokens per day")
 	f.Var((*wholeNumber)(&monthly), "monthly", "tokens per month")
 	f.Var((*wholeNumber)(&rpm), "rpm", "requests per minute")
+	f.Var((*wholeNumber)(&tpm), "tpm", "tokens per minute")
+	f.Var((*wholeNumber)(&concurrent), "concurrent", "requests that run at once")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := requireFlags(f, "key"); err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(limitFlags(), f.Changed) {
-			return usagef("give at least one of --limit, --daily, --monthly, --rpm")
+			return usagef("give at least one of --%s", strings.Join(limitFlags(), ", --"))
 		}
 		if err := checkLimits(f); err != nil {
 			return err
@@ -230,6 +236,7 @@ func newSetLimitCommand(a *app) *cobra.Command {
 		change := billing.LimitChange{
 			Tariff: ifChanged(f, "limit", &limit), Daily: ifChanged(f, "daily", &daily),
 			Monthly: ifChanged(f, "monthly", &monthly), RPM: ifChanged(f, "rpm", &rpm),
+			TPM: ifChanged(f, "tpm", &tpm), Concurrent: ifChanged(f, "concurrent", &concurrent),
 		}
 		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
 			before, after, err := books.SetLimits(ctx, ref, change)
@@ -261,6 +268,8 @@ func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.Fla
 		{"daily", old.Daily, now.Daily},
 		{"monthly", old.Monthly, now.Monthly},
 		{"rpm", old.RPM, now.RPM},
+		{"tpm", old.TPM, now.TPM},
+		{"concurrent", old.Concurrent, now.Concurrent},
 	} {
 		if f.Changed(l.flag) {
 			facts = append(facts, pair{l.flag, limitStep(l.old, l.now)})
@@ -327,7 +336,7 @@ func keyFlag(cmd *cobra.Command, ref *string) {
 	cmd.Flags().StringVar(ref, "key", "", "id of the `key`, or the key itself (required)")
 }
 
-func limitFlags() []string { return []string{"limit", "daily", "monthly", "rpm"} }
+func limitFlags() []string { return []string{"limit", "daily", "monthly", "rpm", "tpm", "concurrent"} }
 
 // checkLimits refuses limits that would let nothing through; nobody means them.
 func checkLimits(f *pflag.FlagSet) error {

@@ -23,6 +23,9 @@ type limitsView struct {
 	Daily   int64 `json:"daily"`   // tokens per day
 	Monthly int64 `json:"monthly"` // tokens per month
 	RPM     int64 `json:"rpm"`     // requests per minute of its own; 0: the gateway's window applies
+	// Of its own, else the gateway's; 0: no such limit.
+	TPM        int64 `json:"tpm"`        // tokens per minute
+	Concurrent int64 `json:"concurrent"` // requests that run at once
 }
 
 func viewLimits(k billing.Key, c Config) limitsView {
@@ -31,6 +34,9 @@ func viewLimits(k billing.Key, c Config) limitsView {
 		Daily:   cmp.Or(k.Own.Daily, c.Limits.Daily),
 		Monthly: cmp.Or(k.Own.Monthly, c.Limits.Monthly),
 		RPM:     k.RPM,
+
+		TPM:        cmp.Or(k.TPM, c.Limits.TokensPerMinute),
+		Concurrent: cmp.Or(k.Concurrent, c.Limits.Concurrent),
 	}
 }
 
@@ -91,6 +97,8 @@ func (v keyView) pairs(c Config) []pair {
 		{"daily", thousands(v.Daily) + " tokens per day"},
 		{"monthly", thousands(v.Monthly) + " tokens per month"},
 		{"requests", requestRate(v.RPM, c)},
+		{"tokens", tokenRate(v.TPM, c)},
+		{"at once", atOnce(v.Concurrent, c)},
 		{"models", allOr(v.Models)},
 		{"used today", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedToday), thousands(v.RequestsToday))},
 		{"used this month", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedMonth), thousands(v.RequestsMonth))},
@@ -107,6 +115,21 @@ func requestRate(rpm int64, c Config) string {
 		return thousands(rpm) + " per minute"
 	}
 	return fmt.Sprintf("%s per %s (default)", thousands(c.Limits.Requests), shortDuration(c.Limits.Window))
+}
+
+// tokenRate and atOnce are "" where there is no such limit: most keys have none.
+func tokenRate(tpm int64, c Config) string {
+	if tpm = cmp.Or(tpm, c.Limits.TokensPerMinute); tpm > 0 {
+		return thousands(tpm) + " per minute"
+	}
+	return ""
+}
+
+func atOnce(concurrent int64, c Config) string {
+	if concurrent = cmp.Or(concurrent, c.Limits.Concurrent); concurrent > 0 {
+		return thousands(concurrent) + " requests"
+	}
+	return ""
 }
 
 func allOr(models []string) string {

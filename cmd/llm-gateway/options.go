@@ -16,23 +16,33 @@ func (c Config) billingOptions(log *zap.Logger) billing.Options {
 	if c.Auth.Pepper != "" {
 		pepper = []byte(c.Auth.Pepper.Reveal())
 	}
-	return billing.Options{
+	o := billing.Options{
 		DataDir:     c.Data,
-		Path:        c.Database.URL,
 		Pepper:      pepper,
 		Defaults:    billing.Limits{Tariff: c.Limits.Tariff, Daily: c.Limits.Daily, Monthly: c.Limits.Monthly},
 		ReserveWait: c.Reserve.MaxWait,
 		SettleWait:  c.Settle.MaxWait,
+		Lease:       c.Database.Lease,
 		Log:         log,
 	}
+	if database := c.Database.URL.Reveal(); isPostgres(database) {
+		o.URL = database
+	} else {
+		o.Path = database
+	}
+	return o
 }
 
-// databasePath is the file that holds the books.
+// databasePath is the file that holds the books, "" when they are in PostgreSQL.
 func (c Config) databasePath() string {
-	if c.Database.URL != "" {
-		return c.Database.URL
+	switch path := c.Database.URL.Reveal(); {
+	case path == "":
+		return filepath.Join(c.Data, "billing.db")
+	case isPostgres(path):
+		return ""
+	default:
+		return path
 	}
-	return filepath.Join(c.Data, "billing.db")
 }
 
 // upstreamURL reads LLM_SERVER_URL. Its text is not repeated when it is wrong,

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
 // setting is one thing that can be set: where its value may come from, and how
@@ -47,15 +49,26 @@ func settings() []setting {
 		{path: "request.max_bytes", env: "MAX_REQUEST_BYTES", read: whole(1<<10, 256<<20)},
 		{path: "request.default_output_tokens", env: "DEFAULT_OUTPUT_TOKENS", read: whole(1, 10_000_000)},
 		{path: "request.budget_exact", env: "BUDGET_EXACT", read: boolean},
-		{path: "database.url", env: "DATABASE_URL", read: databaseURL},
+		{path: "limits.tokens_per_minute", env: "LLMGW_LIMITS__TOKENS_PER_MINUTE", read: whole(0, math.MaxInt64)},
+		{path: "limits.concurrent", env: "LLMGW_LIMITS__CONCURRENT", read: whole(0, 1_000_000)},
+		{path: "database.url", env: "DATABASE_URL", secret: true, read: databaseURL},
+		{path: "database.lease", env: "LLMGW_DATABASE__LEASE", read: between(2*time.Second, 10*time.Minute)},
 		{path: "settle.max_wait", env: "LLMGW_SETTLE__MAX_WAIT", read: between(50*time.Millisecond, 4*time.Second)},
 		{path: "reserve.max_wait", env: "LLMGW_RESERVE__MAX_WAIT", read: between(10*time.Millisecond, 4*time.Second)},
 		{path: "envoy.path", env: "ENVOY_PATH", read: plain},
 		{path: "envoy.drain", env: "LLMGW_ENVOY__DRAIN", flag: "drain", read: between(0, time.Hour)},
-		{path: "redis.host", env: "REDIS_HOST", read: plain},
+		{path: "redis.url", env: "REDIS_URL", secret: true, read: redisURL},
+		{path: "redis.host", env: "REDIS_HOST", read: hostName},
 		{path: "redis.port", env: "REDIS_PORT", read: whole(1, 65_535)},
 		{path: "redis.db", env: "REDIS_DB", read: whole(0, math.MaxInt32)},
+		{path: "redis.username", env: "REDIS_USERNAME", read: plain},
 		{path: "redis.password", env: "REDIS_PASSWORD", secret: true, read: password},
+		{path: "redis.tls", env: "REDIS_TLS", read: boolean},
+		{path: "redis.ca_file", env: "REDIS_CA_FILE", read: plain},
+		{path: "redis.prefix", env: "LLMGW_REDIS__PREFIX", read: redisPrefix},
+		{path: "ratelimit.on_error", env: "LLMGW_RATELIMIT__ON_ERROR", read: oneOfWords(ratelimit.OnErrorMemory, ratelimit.OnErrorClosed)},
+		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", read: whole(1, 1000)},
+		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", read: optionalAddress},
 	}
 }
 
@@ -102,6 +115,16 @@ func oneOfNumbers(allowed ...int64) reader {
 			return nil, strings.Join(words, " or ")
 		}
 		return n, ""
+	}
+}
+
+func oneOfWords(allowed ...string) reader {
+	return func(text string) (any, string) {
+		word := strings.ToLower(text)
+		if !slices.Contains(allowed, word) {
+			return nil, strings.Join(allowed, " or ")
+		}
+		return word, ""
 	}
 }
 
@@ -167,6 +190,13 @@ func listenAddress(text string) (any, string) {
 		return nil, wants
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), ""
+}
+
+func optionalAddress(text string) (any, string) {
+	if text == "" {
+		return "", ""
+	}
+	return listenAddress(text)
 }
 
 // headerSecret reads a value that will stand in a header of a request.

@@ -1,0 +1,134 @@
+package extproc
+
+import (
+	"context"
+	"time"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+	"github.com/MaksimVF/llm-gateway/ratelimit"
+)
+
+// LimitsOf are a key's rate limits: its own, per minute, where it has any, else
+// the gateway's.
+func LimitsOf(k billing.Key, defaults ratelimit.Limits) ratelimit.Limits {
+	l := defaults
+	if k.RPM > 0 {
+		l.Requests = ratelimit.Limit{Max: k.RPM, Window: time.Minute}
+	}
+	if k.TPM > 0 {
+		l.Tokens = ratelimit.Limit{Max: k.TPM, Window: time.Minute}
+	}
+	if k.Concurrent > 0 {
+		l.Concurrent = k.Concurrent
+	}
+	return l
+}
+
+// place is what an exchange holds of its key's rate limits, from a Take that
+// allowed it until it is given back or settled, exactly once.
+type place struct {
+	ask      ratelimit.Ask
+	decision ratelimit.Decision
+	taken    bool
+}
+
+// take asks for a place. The prompt may be given in two figures: its strict
+// bound, and what the tokenizer counts, which is asked only when the bound is
+// what does not fit.
+func (x *exchange) take(ctx context.Context, body []byte) *refusal {
+	x.place.ask = ratelimit.Ask{ID: x.s.o.Books.NewHoldID(), Subject: x.key.ID, Limits: LimitsOf(x.key, x.s.o.Defaults)}
+	prompt := x.request.prompt.bound()
+	x.size(prompt)
+	d, err := x.s.o.Limits.Take(ctx, x.place.ask)
+	if err == nil && !d.Allowed && d.Refused == ratelimit.NameTokens {
+		if n, known := x.countPrompt(body); known && n < prompt {
+			x.size(n)
+			d, err = x.s.o.Limits.Take(ctx, x.place.ask)
+		}
+	}
+	if err != nil {
+		return unavailable()
+	}
+	x.place.decision, x.place.taken = d, d.Allowed
+	if !d.Allowed {
+		return x.strictest()
+	}
+	return nil
+}
+
+// size sets the tokens to hold: prompt and ceiling, or as little as one token
+// of output where the client named no ceiling.
+func (x *exchange) size(prompt int64) {
+	a := &x.place.ask
+	switch {
+	case !x.endpoint.Metered():
+		return
+	case x.endpoint.Shape == ShapeEmbedding:
+		a.Tokens, a.MinTokens = prompt, prompt
+	case x.request.ceiling > 0:
+		a.Tokens = prompt + x.request.ceiling*x.request.choices
+		a.MinTokens = a.Tokens
+	default:
+		a.Tokens = prompt + x.s.o.DefaultOutputTokens*x.request.choices
+		a.MinTokens = prompt + x.request.choices
+	}
+}
+
+// defaultCeiling is what a request without a ceiling may produce per choice:
+// the gateway's default, or what was left of the tokens per minute.
+func (x *exchange) defaultCeiling() int64 {
+	a, d := &x.place.ask, &x.place.decision
+	if a.Limits.Tokens.Max == 0 || d.Granted >= a.Tokens {
+		return x.s.o.DefaultOutputTokens
+	}
+	prompt := a.MinTokens - x.request.choices
+	return max(1, (d.Granted-prompt)/x.request.choices)
+}
+
+// giveBack undoes the take: the request was refused after all.
+func (x *exchange) giveBack(ctx context.Context) {
+	if !x.place.taken {
+		return
+	}
+	x.place.taken = false
+	x.s.o.Limits.GiveBack(ctx, x.place.ask, x.place.decision)
+	// The answer's headers say where the key stands now.
+	d := &x.place.decision
+	d.Requests.Remaining++
+	d.Tokens.Remaining += d.Granted
+	d.Concurrent.Remaining++
+}
+
+// leave ends the place with the tokens that the request really cost.
+func (x *exchange) leave(tokens int64) {
+	if !x.place.taken {
+		return
+	}
+	x.place.taken = false
+	x.s.o.Limits.Settle(x.place.ask, x.place.decision, tokens)
+}
+
+// strictest answers a full limit: when a budget refuses too, the one with the
+// longer wait answers, so that a client that waits as told passes.
+func (x *exchange) strictest() *refusal {
+	standing := x.s.o.Books.Standing(x.key.ID)
+	if x.endpoint.Metered() {
+		need := x.request.prompt.bound() + max(x.request.ceiling, 1)*x.request.choices
+		if x.endpoint.Shape == ShapeEmbedding {
+			need = x.request.prompt.bound()
+		}
+		if b := x.s.o.Books.Budget(x.key.ID, need); b != nil && b.ResetIn > x.place.decision.RetryIn {
+			return budgetSpent(b, &x.place.decision, standing)
+		}
+	}
+	return rateLimited(&x.place, standing)
+}
+
+// limitHeaders tell an admitted client where it stands.
+func (x *exchange) limitHeaders() [][2]string {
+	standing := billing.Standing{Limit: x.hold.Limit, Remaining: x.hold.Remaining, ResetIn: x.hold.ResetIn}
+	if x.hold.ID == "" {
+		standing = x.s.o.Books.Standing(x.key.ID)
+	}
+	return append(requestHeadersOf(&x.place.decision), tokenHeaders(&x.place.decision, standing)...)
+}
