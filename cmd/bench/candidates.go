@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
@@ -56,7 +57,7 @@ func (b *bench) candidate(ctx context.Context, dir, name string, results rounds)
 	if err := b.startEnvoy(ctx, r, name); err != nil {
 		return err
 	}
-	l := loader{addr: r.addr, secret: r.secret, pids: r.pids()}
+	l := loader{addr: r.addr, secret: r.secret, pids: r.pids(), storePids: r.storePids()}
 	if err := l.warm(ctx); err != nil {
 		return fmt.Errorf("%w\n%s", err, r.tail())
 	}
@@ -66,6 +67,9 @@ func (b *bench) candidate(ctx context.Context, dir, name string, results rounds)
 	}
 	results.add(name, "rss", "idle MB", float64(idle)/1e6)
 	for _, load := range b.loads() {
+		if len(r.storeProcesses) > 0 && !strings.HasPrefix(load.name, "json") {
+			continue // a store elsewhere is asked at the admission; events do not know it
+		}
 		figures, err := load.run(ctx, l)
 		if err != nil {
 			return fmt.Errorf("%s: %w\n%s", load.name, err, r.tail())
@@ -87,6 +91,9 @@ type running struct {
 	dir, addr, secret      string
 	envoySocket, apiSocket string
 	processes              []*rig.Process
+
+	host           *host
+	storeProcesses []*rig.Process // Redis and PostgreSQL, where the candidate uses them
 }
 
 func (r *running) pids() []int {
@@ -97,9 +104,20 @@ func (r *running) pids() []int {
 	return pids
 }
 
+func (r *running) storePids() []int {
+	var pids []int
+	for _, p := range r.storeProcesses {
+		pids = append(pids, p.Pid)
+	}
+	return pids
+}
+
 func (r *running) end() {
 	for _, p := range r.processes {
 		p.Kill()
+	}
+	if r.host != nil {
+		r.host.end()
 	}
 }
 
@@ -122,13 +140,17 @@ func (b *bench) sidecar(r *running, name string) error {
 		}
 		r.processes = append(r.processes, p)
 		return nil
-	case "gateway":
+	case "gateway", "redis", "postgres":
 	default:
 		return fmt.Errorf("unknown candidate %q", name)
 	}
 	// Everything is on: key look-up, window, budgets, holds and charges on
 	// disk. Only the limits are too high to be reached.
-	env := rig.MinimalEnv("RATE_LIMIT_REQUESTS=100000000", "LOG_LEVEL=warn")
+	stores, err := r.stores(name)
+	if err != nil {
+		return err
+	}
+	env := rig.MinimalEnv(append(stores, "RATE_LIMIT_REQUESTS=100000000", "LOG_LEVEL=warn")...)
 	data := filepath.Join(r.dir, "data")
 	key, err := rig.CLI{Binary: b.s.gateway, Data: data, Env: env, Dir: r.dir}.CreateKey(1e15, "--daily", "1000000000000000", "--monthly", "1000000000000000")
 	if err != nil {
@@ -184,7 +206,7 @@ func (b *bench) startEnvoy(ctx context.Context, r *running, name string) error {
 	if err != nil {
 		return err
 	}
-	if name != "gateway" {
+	if name == "bare" || name == "noop" {
 		config.RemoveHTTPFilter("envoy.extensions.filters.http.rbac.v3.RBAC")
 	}
 	if name == "bare" {

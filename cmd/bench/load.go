@@ -29,6 +29,7 @@ type load struct {
 type loader struct {
 	addr, secret string
 	pids         []int // whose CPU and memory count
+	storePids    []int // Redis and PostgreSQL, whose CPU is told apart
 }
 
 func (b *bench) loads() []load {
@@ -50,7 +51,7 @@ func (b *bench) loads() []load {
 }
 
 // spent is the CPU time of a candidate's processes so far.
-type spent struct{ all, envoy time.Duration }
+type spent struct{ all, envoy, store time.Duration }
 
 // cpu reads the CPU time; Envoy is the process that was started last.
 func (l loader) cpu() (spent, error) {
@@ -62,6 +63,13 @@ func (l loader) cpu() (spent, error) {
 		}
 		s.all += load.CPU
 		s.envoy = load.CPU
+	}
+	for _, pid := range l.storePids {
+		load, err := rig.Tree(pid)
+		if err != nil {
+			return s, err
+		}
+		s.store += load.CPU
 	}
 	return s, nil
 }
@@ -127,13 +135,17 @@ func (l loader) json(ctx context.Context, c, n int) (map[string]float64, error) 
 	}
 	slices.Sort(took)
 	all, envoy := after.per(before, n)
-	return map[string]float64{
+	out := map[string]float64{
 		"CPU µs/request": all,
 		"of it Envoy":    envoy,
 		"requests/s":     float64(n) / elapsed.Seconds(),
 		"p50 ms":         ms(took[len(took)/2]),
 		"p99 ms":         ms(took[len(took)*99/100]),
-	}, nil
+	}
+	if len(l.storePids) > 0 {
+		out["store CPU µs/request"] = float64((after.store - before.store).Microseconds()) / float64(n)
+	}
+	return out, nil
 }
 
 // streams runs n streams of some events over c connections and counts per

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.requests, "requests", 6000, "JSON requests per round at 64 connections")
 	flags.IntVar(&s.events, "events", 300, "events per paced stream")
 	flags.DurationVar(&s.pause, "pause", 3*time.Millisecond, "time between the events of a paced stream")
-	flags.StringVar(&s.candidates, "candidates", "bare,noop,gateway", "which candidates to run")
+	flags.StringVar(&s.candidates, "candidates", "bare,noop,gateway,redis,postgres", "which candidates to run")
 	flags.StringVar(&s.loads, "loads", "json64,json1,paced,burst,open", "which loads to run")
 	flags.StringVar(&role, "role", "", "internal: run as a child process (model, noop)")
 	flags.StringVar(&at, "at", "", "internal: where the child listens")

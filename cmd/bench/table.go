@@ -48,7 +48,7 @@ func median(v []float64) float64 {
 func figuresOf(load string) []string {
 	switch load {
 	case "json64", "json1":
-		return []string{"CPU µs/request", "of it Envoy", "requests/s", "p50 ms", "p99 ms"}
+		return []string{"CPU µs/request", "of it Envoy", "store CPU µs/request", "requests/s", "p50 ms", "p99 ms"}
 	case "paced", "open":
 		return []string{"CPU µs/event", "of it Envoy", "event p50 ms", "event p99 ms", "peak MB"}
 	case "burst":
@@ -60,7 +60,7 @@ func figuresOf(load string) []string {
 func (r rounds) print(out io.Writer, candidates, loads []string) {
 	t := table.NewWriter()
 	t.SetOutputMirror(out)
-	t.AppendHeader(table.Row{"load", "figure", "candidate", "median", "min", "max", "x bare", "x noop"})
+	t.AppendHeader(table.Row{"load", "figure", "candidate", "median", "min", "max", "x bare", "x noop", "x gateway"})
 	for _, load := range append(loads, "rss") {
 		for _, what := range figuresOf(load) {
 			for _, c := range candidates {
@@ -70,7 +70,7 @@ func (r rounds) print(out io.Writer, candidates, loads []string) {
 					continue
 				}
 				row := table.Row{load, what, c, number(median(v)), number(slices.Min(v)), number(slices.Max(v))}
-				for _, to := range []string{"bare", "noop"} {
+				for _, to := range []string{"bare", "noop", "gateway"} {
 					text := ""
 					if x, ok := r.ratio(f, to); ok {
 						text = fmt.Sprintf("%.2f", x)
@@ -83,6 +83,7 @@ func (r rounds) print(out io.Writer, candidates, loads []string) {
 		}
 	}
 	fmt.Fprintln(out, "CPU is that of Envoy and the sidecar; ratios are medians of the ratios within each round.")
+	fmt.Fprintln(out, "gateway: limits in memory, books in SQLite. redis: limits in Redis. postgres: limits in Redis, books in PostgreSQL; their own CPU is a line of its own.")
 	fmt.Fprintln(out, "json64/json1: closed loop over 64 and 1 connections. paced: 16 streams. burst: events without pause. open: 500 streams at once.")
 	t.Render()
 }

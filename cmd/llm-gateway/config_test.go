@@ -116,6 +116,9 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		"MAX_REQUEST_BYTES=2048", "DEFAULT_OUTPUT_TOKENS=9", "BUDGET_EXACT=TRUE",
 		"DATABASE_URL=sqlite:///./b.db", "LLMGW_SETTLE__MAX_WAIT=2s", "LLMGW_RESERVE__MAX_WAIT=100ms",
 		"ENVOY_PATH=/envoy", "LLMGW_ENVOY__DRAIN=1m", "REDIS_HOST=r", "REDIS_PORT=1", "REDIS_DB=2", "REDIS_PASSWORD=p",
+		"REDIS_URL=rediss://u:p@h/3", "REDIS_USERNAME=u", "REDIS_TLS=1", "REDIS_CA_FILE=/redis.pem", "LLMGW_REDIS__PREFIX=team:a",
+		"LLMGW_RATELIMIT__ON_ERROR=closed", "LLMGW_RATELIMIT__REPLICAS=3", "LLMGW_LIMITS__TOKENS_PER_MINUTE=10", "LLMGW_LIMITS__CONCURRENT=11",
+		"LLMGW_DATABASE__LEASE=20s", "LLMGW_METRICS__LISTEN=127.0.0.1:9464",
 		"LLMGW_TEST_REDIS=of our own tests", "LLMGW_PORT_12000_TCP_ADDR=of Kubernetes", "RATE_LIMIT=not ours",
 	}})
 	if err != nil {
@@ -125,12 +128,17 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		Listen: "[::]:80", Data: "/srv/llm", Log: LogConfig{Level: "warn"},
 		Upstream: UpstreamConfig{URL: "https://host/v1", APIKey: "up", Timeout: 30 * time.Second, CAFile: "/ca.pem"},
 		Auth:     AuthConfig{AllowedKeys: []Secret{"sk-a", "sk-b"}, InvalidKeyStatus: 401, Pepper: "0123456789abcdef"},
-		Limits:   LimitsConfig{Requests: 5, Window: 90 * time.Second, Daily: 6, Monthly: 7, Tariff: 8},
+		Limits:   LimitsConfig{Requests: 5, Window: 90 * time.Second, TokensPerMinute: 10, Concurrent: 11, Daily: 6, Monthly: 7, Tariff: 8},
 		Request:  RequestConfig{MaxBytes: 2048, DefaultOutputTokens: 9, BudgetExact: true},
-		Database: DatabaseConfig{URL: "./b.db"},
+		Database: DatabaseConfig{URL: "./b.db", Lease: 20 * time.Second},
 		Settle:   WaitConfig{MaxWait: 2 * time.Second}, Reserve: WaitConfig{MaxWait: 100 * time.Millisecond},
 		Envoy: EnvoyConfig{Path: "/envoy", Drain: time.Minute},
-		Redis: RedisConfig{Host: "r", Port: 1, DB: 2, Password: "p"},
+		Redis: RedisConfig{
+			URL: "rediss://u:p@h/3", Host: "r", Port: 1, DB: 2, Username: "u", Password: "p",
+			TLS: true, CAFile: "/redis.pem", Prefix: "team:a",
+		},
+		RateLimit: RateLimitConfig{OnError: "closed", Replicas: 3},
+		Metrics:   MetricsConfig{Listen: "127.0.0.1:9464"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -186,9 +194,11 @@ func TestConfig_databaseURL(t *testing.T) {
 		"/plain/path.db":                "/plain/path.db",
 		"./with:colon.db":               "./with:colon.db",
 		"sqlite:///with%20space.db":     "with space.db",
+		"postgres://u:p@h:5432/db":      "postgres://u:p@h:5432/db",
+		"postgresql+asyncpg://h/db":     "postgresql://h/db",
 	} {
 		if got, wants := databaseURL(text); got != want || wants != "" {
-			t.Errorf("databaseURL(%q) = %v (%s), want %q", text, got, wants, want)
+			t.Errorf("databaseURL(%q) = %#v (%s), want %q", text, got, wants, want.Reveal())
 		}
 	}
 }

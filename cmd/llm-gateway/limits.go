@@ -46,8 +46,6 @@ func (c Config) redisOptions() (*ratelimit.RedisOptions, error) {
 	var o ratelimit.RedisOptions
 	var err error
 	switch r := c.Redis; {
-	case r.URL != "" && r.Host != "":
-		return nil, mistakes{"REDIS_URL and REDIS_HOST are both set: keep one of them"}
 	case r.URL != "":
 		if o, err = ratelimit.ParseRedisURL(r.URL.Reveal()); err != nil {
 			return nil, fmt.Errorf("REDIS_URL: %w", err)

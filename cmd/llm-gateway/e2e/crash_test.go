@@ -26,8 +26,10 @@ type load struct {
 	ask map[string]rig.Chat
 }
 
-func startLoad(g *gateway, workers int) *load {
-	l := &load{g: g, key: g.key().Key, stop: make(chan struct{}), got: map[string]rig.Received{}, ask: map[string]rig.Chat{}}
+func startLoad(g *gateway, workers int) *load { return startLoadWith(g, g.key().Key, workers) }
+
+func startLoadWith(g *gateway, key string, workers int) *load {
+	l := &load{g: g, key: key, stop: make(chan struct{}), got: map[string]rig.Received{}, ask: map[string]rig.Chat{}}
 	for w := range workers {
 		client := g.client(w%2 == 0)
 		l.wg.Go(func() {
@@ -126,6 +128,26 @@ func (l *load) shut(t *testing.T, round int) {
 		}
 		if n := len(l.g.up.ByID(id)); n != 0 {
 			t.Errorf("%s: %d upstream hits without a sidecar", id, n)
+		}
+	})
+}
+
+// refused checks that nothing is let through while no hold can be written.
+// Answers that were running when the books went away may still come.
+func (l *load) refused(t *testing.T, round int) {
+	t.Helper()
+	client := l.g.client(false)
+	var mu sync.Mutex
+	parallel(20, 5, func(i int) {
+		id := fmt.Sprintf("away-%d-%d", round, i)
+		r := client.Do(l.g.context(), rig.Request{Key: l.key, Body: rig.Chat{Model: id, Script: rig.Script{ID: id}}.Body()})
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Status < 500 {
+			t.Errorf("%s: status %d without books", id, r.Status)
+		}
+		if n := len(l.g.up.ByID(id)); n != 0 {
+			t.Errorf("%s: %d upstream hits without books", id, n)
 		}
 	})
 }
