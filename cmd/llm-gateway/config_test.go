@@ -184,7 +184,7 @@ func TestConfig_laterSourcesWin(t *testing.T) {
 }
 
 func TestConfig_databaseURL(t *testing.T) {
-	for text, want := range map[string]string{
+	for text, want := range map[string]Secret{
 		"sqlite:///./billing.db":        "./billing.db",
 		"sqlite:///billing.db":          "billing.db",
 		"sqlite:////var/lib/billing.db": "/var/lib/billing.db",

@@ -1,0 +1,3 @@
+package billing
+
+func (b *Book) NewHoldID() string { id, _ := newUUID(b.opt.Now()); return id.String() }
