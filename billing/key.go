@@ -38,15 +38,14 @@ const (
 // Key is what the books know about a client's key; the secret is not in it.
 // A Key handed out is a snapshot: its slices must not be modified.
 type Key struct {
-	ID              string // public and stable: "key_" + 26 characters of Crockford base32; for logs, metrics, URLs
-	Name            string
-	Description     string
-	Display         string // prefix and last four characters of long secrets, else ""
-	Own             Limits // as set on the key; Book.Effective fills the defaults in
-	RPM             int64  // requests per window of its own, 0 = the gateway's default
-	TPM, Concurrent int64
-	Models          []string // allowed models, empty = all
-	Origin          string   // "created", "env" or "demo"
+	ID          string // public and stable: "key_" + 26 characters of Crockford base32; for logs, metrics, URLs
+	Name        string
+	Description string
+	Display     string   // prefix and last four characters of long secrets, else ""
+	Own         Limits   // as set on the key; Book.Effective fills the defaults in
+	RPM         int64    // requests per window of its own, 0 = the gateway's default
+	Models      []string // allowed models, empty = all
+	Origin      string   // "created", "env" or "demo"
 
 	CreatedAt, ExpiresAt, RevokedAt time.Time // UTC; zero = never
 }

@@ -9,7 +9,6 @@ import (
 
 // HoldRequest asks for the tokens that a request may cost at worst.
 type HoldRequest struct {
-	ID                     string
 	KeyID, Model, Endpoint string
 	RequestID              string // the proxy's id, kept for reference, never an idempotency key
 

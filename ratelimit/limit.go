@@ -25,8 +25,8 @@ func (l Limit) width() int64 {
 	return max(1, l.span()/subWindows)
 }
 
-// verdict is the answer to one question, true at the moment it was given.
-type verdict struct {
+// Decision is the answer to one question, true at the moment it was given.
+type Decision struct {
 	Allowed bool
 	Limit   Limit // the limit that was asked about
 

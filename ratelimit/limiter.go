@@ -63,7 +63,7 @@ func New(o Options) *Limiter {
 }
 
 // Take admits the subject once if the limit lets it, in one step. A refusal takes nothing.
-func (l *Limiter) Take(name string, limit Limit) verdict {
+func (l *Limiter) Take(name string, limit Limit) Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock()
@@ -84,7 +84,7 @@ func (l *Limiter) Take(name string, limit Limit) verdict {
 }
 
 // Peek says what Take would say now, and takes nothing. Remaining does not count the admission asked about.
-func (l *Limiter) Peek(name string, limit Limit) verdict {
+func (l *Limiter) Peek(name string, limit Limit) Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock()
@@ -98,7 +98,7 @@ func (l *Limiter) Peek(name string, limit Limit) verdict {
 // second call with the same decision, or one with a decision that took nothing, does nothing. When
 // places are taken and given back thousands of times within one window of more than 1,000 requests,
 // older ones may stay taken until they leave the window.
-func (l *Limiter) GiveBack(name string, d verdict) {
+func (l *Limiter) GiveBack(name string, d Decision) {
 	if d.place == 0 {
 		return
 	}

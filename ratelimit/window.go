@@ -28,12 +28,12 @@ type window struct {
 
 // peek says what take would say, without taking. It works on a copy: nothing it notes in there
 // (the ring's buffer is only read) may outlive the question.
-func (w window) peek(now int64, limit Limit) verdict {
+func (w window) peek(now int64, limit Limit) Decision {
 	return w.decide(now, limit)
 }
 
 // take admits once if the limit lets it.
-func (w *window) take(now int64, limit Limit) verdict {
+func (w *window) take(now int64, limit Limit) Decision {
 	d := w.decide(now, limit)
 	w.longest = max(w.longest, limit.span())
 	if !d.Allowed {
@@ -45,8 +45,8 @@ func (w *window) take(now int64, limit Limit) verdict {
 	return d
 }
 
-func (w *window) decide(now int64, limit Limit) verdict {
-	d := verdict{Limit: limit, RetryIn: Never}
+func (w *window) decide(now int64, limit Limit) Decision {
+	d := Decision{Limit: limit, RetryIn: Never}
 	if limit.Window <= 0 {
 		return d
 	}
