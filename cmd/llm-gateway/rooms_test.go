@@ -229,8 +229,15 @@ func TestSurvey(t *testing.T) {
 		},
 		{"door of a test", fstest.MapFS{
 			"envoy/a.go":      file("// Package envoy is here.\npackage envoy\n"),
+			"envoy/a_test.go": file("package envoy\nimport \"" + module + "extproc\"\n"),
+		}, []string{"envoy/a_test.go: envoy may not import extproc"}},
+		{"rig in a test", fstest.MapFS{
+			"envoy/a.go":      file("// Package envoy is here.\npackage envoy\n"),
 			"envoy/a_test.go": file("package envoy\nimport \"" + module + "cmd/rig\"\n"),
-		}, []string{"envoy/a_test.go: envoy may not import cmd/rig"}},
+		}, nil},
+		{"rig in the product", fstest.MapFS{
+			"envoy/a.go": file("// Package envoy is here.\npackage envoy\nimport \"" + module + "cmd/rig\"\n"),
+		}, []string{"envoy/a.go: envoy may not import cmd/rig"}},
 		{
 			"fence",
 			fstest.MapFS{"api/a.go": file("// Package api is here.\npackage api\nimport \"gorm.io/gorm\"\n")},

@@ -51,7 +51,7 @@ func startFleet(t *testing.T, n int, env ...string) *fleet {
 	}
 	config := filepath.Join(f.dir, "fleet.yaml")
 	r, err := f.cli.Run("envoy-config", "--for", "bootstrap", "--grpc", strings.Join(gates, ","), "--http", strings.Join(infos, ","),
-		"--listen", f.addr, "--upstream", f.up.URL, "--admin", filepath.Join(f.dir, "admin.sock"), "--output", config)
+		"--listen", f.addr, "--upstream", f.up.URL, "--admin", "unix://"+filepath.Join(f.dir, "admin.sock"), "--output", config)
 	if err != nil || r.Code != 0 {
 		t.Fatalf("envoy-config: exit %d, %v\n%s", r.Code, err, r.Stderr)
 	}
@@ -83,7 +83,7 @@ func (f *fleet) run(n *node) {
 	f.t.Helper()
 	p, err := rig.Start(rig.Spec{
 		Name: n.name, Path: f.cli.Binary, Env: f.environment(), Dir: f.dir, Logs: f.dir,
-		Args: []string{"serve", "--grpc", n.grpc, "--http", n.http, "--data", n.data, "--upstream", f.up.URL},
+		Args: []string{"serve", "--replica", "--grpc", n.grpc, "--http", n.http, "--data", n.data, "--upstream", f.up.URL},
 	})
 	if err != nil {
 		f.t.Fatal(err)
