@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
 )
 
 func TestTheExampleOfThePackage(t *testing.T) {

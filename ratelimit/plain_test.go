@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -55,7 +56,7 @@ func asAnswer(d Decision, place int64) answer {
 
 func (p *plain) Take(name string, limit Limit) answer {
 	n := p.n.Add(1)
-	d, err := p.Limiter.Take(nil, Ask{ID: fmt.Sprint(n), Subject: name, Limits: Limits{Requests: limit}}) //nolint:staticcheck // memory needs no context
+	d, err := p.Limiter.Take(context.Background(), Ask{ID: fmt.Sprint(n), Subject: name, Limits: Limits{Requests: limit}})
 	if err != nil {
 		panic(err)
 	}
@@ -63,7 +64,7 @@ func (p *plain) Take(name string, limit Limit) answer {
 }
 
 func (p *plain) Peek(name string, limit Limit) answer {
-	d, err := p.Limiter.Peek(nil, name, Limits{Requests: limit}) //nolint:staticcheck // memory needs no context
+	d, err := p.Limiter.Peek(context.Background(), name, Limits{Requests: limit})
 	if err != nil {
 		panic(err)
 	}
@@ -71,7 +72,7 @@ func (p *plain) Peek(name string, limit Limit) answer {
 }
 
 func (p *plain) GiveBack(name string, a answer) {
-	p.Limiter.GiveBack(nil, Ask{ID: fmt.Sprint(a.place), Subject: name}, Decision{Allowed: a.Allowed}) //nolint:staticcheck // memory needs no context
+	p.Limiter.GiveBack(context.Background(), Ask{ID: fmt.Sprint(a.place), Subject: name}, Decision{Allowed: a.Allowed})
 }
 
 func (p *plain) Restore(name string, limit Limit, at []time.Time) {

@@ -137,7 +137,7 @@ type remote struct {
 	probe  *redis.Client // for the background: more patient, on a few connections of its own
 	script *redis.Script
 	prefix string
-	me     string // a word that no other gateway calls itself
+	me     string                 // a word that no other gateway calls itself
 	runID  atomic.Pointer[string] // of the instance that decisions may come from; nil = any
 }
 
@@ -197,7 +197,7 @@ func runID(ctx context.Context, c redis.Cmdable) (string, error) {
 	return "", errors.New("INFO without a run_id")
 }
 
-func (r *remote) marker() string           { return r.prefix + "marker" }
+func (r *remote) marker() string            { return r.prefix + "marker" }
 func (r *remote) key(kind, s string) string { return r.prefix + kind + ":" + s }
 
 // call is one run of the script under way.
@@ -235,7 +235,9 @@ func (r *remote) call(mode, epoch, subject string, replace bool, puts []put) cal
 func sane(n int64) int64 { return min(n, 1<<52) }
 
 // micros rounds up: a window is never shorter than it was asked for.
-func micros(d time.Duration) int64 { return sane(int64(d/time.Microsecond) + min(1, int64(d%time.Microsecond))) }
+func micros(d time.Duration) int64 {
+	return sane(int64(d/time.Microsecond) + min(1, int64(d%time.Microsecond)))
+}
 
 // decide asks Redis: mode "take" or "peek".
 func (r *remote) decide(ctx context.Context, mode, epoch string, a *Ask, puts []put) (answered, error) {
