@@ -44,16 +44,13 @@ func (m *memory) admit(s *subject, asked, now int64, a *Ask, granted, share int6
 	o := &op{id: a.ID, s: s, at: asked, limits: l, tokens: granted, open: l.bounds()}
 	s.requestSpan = l.Requests
 	o.place = s.requests.admit(asked, now, l.Requests)
-	if o.extra = weight(1, share, l.Requests.Max) - 1; o.extra > 0 {
-		o.extraAt = s.others.add(now, l.Requests.width(), l.Requests.span(), o.extra)
-	}
+	o.extra = weight(1, share, l.Requests.Max) - 1
 	if l.Tokens.Max > 0 {
 		s.tokensSpan = l.Tokens
 		o.piece = s.tokens.add(now, l.Tokens.piece(), l.Tokens.span(), granted)
-		if o.extraTokens = weight(granted, share, l.Tokens.Max) - granted; o.extraTokens > 0 {
-			o.extraTokensAt = s.otherTokens.add(now, l.Tokens.piece(), l.Tokens.span(), o.extraTokens)
-		}
+		o.extraTokens = weight(granted, share, l.Tokens.Max) - granted
 	}
+	s.weigh(o, now)
 	if l.Concurrent > 0 {
 		o.live = true
 		s.live++
@@ -241,6 +238,7 @@ func (m *memory) pack(s *subject, now int64, most int) parcel {
 			continue
 		}
 		o.sending = true
+		s.sending++
 		p.ops = append(p.ops, o)
 		p.puts = append(p.puts, o.put(now))
 	}
@@ -256,9 +254,7 @@ func (m *memory) delivered(p parcel, told bool) {
 	defer m.mu.Unlock()
 	for _, o := range p.ops {
 		o.sending = false
-		if told {
-			m.weighOne(o)
-		}
+		p.s.sending--
 		if !told || o.changedOnRoute {
 			o.changedOnRoute = false
 			m.tell(o)

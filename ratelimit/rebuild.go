@@ -139,7 +139,14 @@ func (l *Limiter) fill(ctx context.Context, epoch string, replace bool) error {
 // repair puts back subjects whose keys in Redis are something else than ours. What other gateways
 // used of them is forgotten.
 func (l *Limiter) repair(ctx context.Context, epoch string) error {
-	for _, s := range l.memory.brokenSubjects() {
+	broken := l.memory.brokenSubjects()
+	if len(broken) == 0 {
+		return nil
+	}
+	if wrongType(l.remote.probe.Get(ctx, l.remote.marker()).Err()) {
+		return errCold // it is not the subject's keys, and all are to be built anew
+	}
+	for _, s := range broken {
 		r := l.remote
 		err := r.probe.Del(ctx, r.key("requests", s.name), r.key("pieces", s.name), r.key("tokens", s.name), r.key("concurrent", s.name)).Err()
 		if err != nil {

@@ -194,7 +194,7 @@ func (l *Limiter) flush(ctx context.Context, epoch string) error {
 		if wrongType(err) {
 			l.memory.breaks(p.s.name)
 			l.memory.delivered(p, false)
-			return l.repair(ctx, epoch)
+			return nil // repaired when this is next in turn
 		}
 		l.memory.delivered(p, err == nil)
 		if err != nil {

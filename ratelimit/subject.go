@@ -20,6 +20,8 @@ type subject struct {
 	// additional weight of what this one admitted on its own while Redis was away.
 	others, otherTokens     sums
 	block, blockTokens      piece // the part of others that Redis told, replaced by its next answer
+	weighed                 bool  // others has additional weights, not only what Redis told
+	sending                 int   // operations on their way to Redis
 	pending                 []*op // what Redis must still be told, oldest first
 	queued                  bool  // in journal.queue
 	expiry                  int64 // the windows were seen not to be empty before this time
@@ -178,6 +180,7 @@ func (s *subject) emptyAt() int64 {
 
 // learn notes what others have used, given what all have by the answer of Redis.
 func (s *subject) learn(now int64, l Limits, requests, tokens int64) {
+	s.weighAnew(now)
 	s.requests.slide(now, l.Requests.span())
 	mine := s.requests.live
 	if s.requests.lossesCount(now) {
@@ -186,6 +189,34 @@ func (s *subject) learn(now int64, l Limits, requests, tokens int64) {
 	s.others.replace(&s.block, now, l.Requests.span(), requests-mine)
 	if l.Tokens.Max > 0 {
 		s.otherTokens.replace(&s.blockTokens, now, l.Tokens.span(), tokens-s.tokens.used(now, l.Tokens.span()))
+	}
+}
+
+// weighAnew takes away the additional weight of what Redis was told: its answers count that now.
+func (s *subject) weighAnew(now int64) {
+	if !s.weighed || s.sending > 0 {
+		return
+	}
+	s.weighed = false
+	s.others, s.block = sums{longest: s.others.longest}, piece{}
+	s.otherTokens, s.blockTokens = sums{longest: s.otherTokens.longest}, piece{}
+	for _, o := range s.pending {
+		if !o.gone && !o.left(now) {
+			s.weigh(o, now)
+		}
+	}
+}
+
+// weigh adds the additional weight of an admission that Redis does not know of.
+func (s *subject) weigh(o *op, now int64) {
+	l := o.limits
+	if o.extra > 0 {
+		o.extraAt = s.others.add(now, l.Requests.width(), l.Requests.span(), o.extra)
+		s.weighed = true
+	}
+	if o.extraTokens > 0 {
+		o.extraTokensAt = s.otherTokens.add(now, l.Tokens.piece(), l.Tokens.span(), o.extraTokens)
+		s.weighed = true
 	}
 }
 
