@@ -26,6 +26,7 @@ type op struct {
 	recent         bool // in memory.recent
 	pending        bool // in subject.pending
 	sending        bool // on its way to Redis
+	told           bool // Redis knows of it, in some state
 	changedOnRoute bool
 }
 
@@ -103,7 +104,7 @@ func (m *memory) settle(a *Ask, tokens int64) {
 		if o.at > m.latest-o.limits.Tokens.span() {
 			o.s.tokens.correct(o.piece, tokens-o.tokens)
 		}
-		if o.extraTokens > 0 {
+		if o.extraTokens > 0 && !o.told {
 			extra := tokens * (o.extraTokens / max(1, o.tokens))
 			o.s.otherTokens.correct(o.extraTokensAt, extra-o.extraTokens)
 			o.extraTokens = extra
@@ -127,6 +128,9 @@ func (m *memory) free(o *op) {
 
 // weighOne takes away what an admission weighed beyond itself.
 func (m *memory) weighOne(o *op) {
+	if o.told {
+		return // weighAnew does, at the next answer
+	}
 	if o.extra > 0 {
 		o.s.others.correct(o.extraAt, -o.extra)
 	}
@@ -255,6 +259,7 @@ func (m *memory) delivered(p parcel, told bool) {
 	for _, o := range p.ops {
 		o.sending = false
 		p.s.sending--
+		o.told = o.told || told
 		if !told || o.changedOnRoute {
 			o.changedOnRoute = false
 			m.tell(o)

@@ -58,8 +58,12 @@ type Limiter struct {
 	remote *remote              // nil = memory only
 	link   atomic.Pointer[link] // nil = Redis is not trusted now
 	away   chan struct{}        // holds a token when the link was given up
-	epoch  string               // of the last link; only Run touches it
 	status status
+
+	// Only Run touches these.
+	epoch    string // of the last link
+	joined   string // the epoch that this gateway last added its memory to, and when
+	joinedAt time.Time
 }
 
 // link is the trust in one Redis instance whose windows are complete.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,11 +18,20 @@ const (
 	fromMemory  = ":memory"
 )
 
-// seal sets the marker if the lock is still ours, and opens the lock.
+// sealSource sets the marker if the lock is still ours, and opens the lock.
 const sealSource = `if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[1])
 return 1`
+
+// repairSource removes the keys that are of another kind than ours, and then the marker as well.
+const repairSource = `local removed = 0
+for i, kind in ipairs({'string', 'zset', 'hash', 'hash', 'zset'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= kind and found ~= 'none' then removed = removed + redis.call('DEL', KEYS[i]) end
+end
+if removed > 0 then redis.call('DEL', KEYS[1]) end
+return removed`
 
 func wrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }
 
@@ -136,26 +146,22 @@ func (l *Limiter) fill(ctx context.Context, epoch string, replace bool) error {
 	return nil
 }
 
-// repair puts back subjects whose keys in Redis are something else than ours. What other gateways
-// used of them is forgotten.
-func (l *Limiter) repair(ctx context.Context, epoch string) error {
-	broken := l.memory.brokenSubjects()
+// repair removes keys of ours that are something else than what we make, and with them the marker:
+// what every gateway used of that subject is in none of them alone, so all windows are built anew.
+func (l *Limiter) repair(ctx context.Context) error {
+	broken := l.memory.takeBroken()
 	if len(broken) == 0 {
 		return nil
 	}
-	if wrongType(l.remote.probe.Get(ctx, l.remote.marker()).Err()) {
-		return errCold // it is not the subject's keys, and all are to be built anew
-	}
+	r := l.remote
 	for _, s := range broken {
-		r := l.remote
-		err := r.probe.Del(ctx, r.key("requests", s.name), r.key("pieces", s.name), r.key("tokens", s.name), r.key("concurrent", s.name)).Err()
+		keys := []string{r.marker(), r.key("requests", s), r.key("pieces", s), r.key("tokens", s), r.key("concurrent", s)}
+		removed, err := r.probe.Eval(ctx, repairSource, keys).Int()
 		if err != nil {
 			return err
 		}
-		l.memory.tellAll(true)
-		requests, tokens := l.memory.dump(s)
-		if err := r.put(ctx, epoch, parcel{s: s}, true, requests, tokens); err != nil {
-			return err
+		if removed > 0 {
+			return errCold
 		}
 	}
 	return nil
@@ -174,19 +180,12 @@ func (m *memory) breaks(name string) {
 	}
 }
 
-func (m *memory) brokenSubjects() []*subject {
+func (m *memory) takeBroken() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var out []*subject
-	for name := range m.broken {
-		if s := m.subjects[name]; s != nil {
-			out = append(out, s)
-		} else {
-			out = append(out, &subject{name: name})
-		}
-	}
+	names := slices.Collect(maps.Keys(m.broken))
 	clear(m.broken)
-	return out
+	return names
 }
 
 func (m *memory) all() []*subject {

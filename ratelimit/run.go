@@ -18,11 +18,13 @@ const (
 	parcelSize  = 200                   // operations that one call tells, a few milliseconds of Redis
 	askedSize   = 16                    // those that a decision carries along
 	lockFor     = 10 * time.Second
+	joinFor     = 2500 * time.Millisecond // in which every gateway has looked at Redis at least once
 )
 
 var (
-	errBusy = errors.New("another gateway rebuilds the windows")
-	errSlow = errors.New("Redis answers too slowly to come back to")
+	errBusy  = errors.New("another gateway rebuilds the windows")
+	errEarly = errors.New("other gateways have not yet said what they remember")
+	errSlow  = errors.New("Redis answers too slowly to come back to")
 )
 
 // Run looks after Redis until ctx ends, and then returns nil: it finds Redis, fills its windows, tells
@@ -78,7 +80,7 @@ func (l *Limiter) look(ctx context.Context) time.Duration {
 	err := l.back(ctx)
 	switch {
 	case err == nil:
-	case errors.Is(err, errBusy):
+	case errors.Is(err, errBusy), errors.Is(err, errEarly):
 		return probeJitter
 	case ctx.Err() == nil:
 		l.status.failed(class(err))
@@ -114,12 +116,8 @@ func (l *Limiter) back(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	if err := l.remote.probe.Set(ctx, l.remote.prefix+"probe", "1", lockFor).Err(); err != nil {
+	if err := l.quick(ctx); err != nil {
 		return err
-	}
-	if time.Since(began) > slowProbe {
-		return errSlow
 	}
 	if err := l.remote.script.Load(ctx, l.remote.probe).Err(); err != nil {
 		return err
@@ -135,11 +133,9 @@ func (l *Limiter) back(ctx context.Context) error {
 	}
 	anew := epoch != l.epoch
 	l.memory.tellAll(anew)
-	if anew {
-		if strings.HasSuffix(epoch, fromMemory) && !strings.Contains(epoch, l.remote.me) {
-			if err := l.fill(ctx, epoch, false); err != nil {
-				return err
-			}
+	if anew && strings.HasSuffix(epoch, fromMemory) {
+		if err := l.join(ctx, epoch); err != nil {
+			return err
 		}
 	}
 	for range 10 { // under load something new waits each time; what is left goes on its way in moments
@@ -152,6 +148,37 @@ func (l *Limiter) back(ctx context.Context) error {
 	}
 	l.remote.runID.Store(&id)
 	l.trust(epoch)
+	return nil
+}
+
+// quick writes something, which tells a Redis that cannot be written to, or only slowly.
+func (l *Limiter) quick(ctx context.Context) error {
+	for range 3 {
+		began := time.Now()
+		if err := l.remote.probe.Set(ctx, l.remote.prefix+"probe", "1", lockFor).Err(); err != nil {
+			return err
+		}
+		if time.Since(began) < slowProbe {
+			return nil
+		}
+	}
+	return errSlow
+}
+
+// join adds what this gateway remembers to windows that were rebuilt without the books, and gives the
+// others time to do the same: until all have, Redis knows less than was admitted.
+func (l *Limiter) join(ctx context.Context, epoch string) error {
+	if l.joined != epoch {
+		if !strings.Contains(epoch, l.remote.me) { // the one that rebuilt has
+			if err := l.fill(ctx, epoch, false); err != nil {
+				return err
+			}
+		}
+		l.joined, l.joinedAt = epoch, time.Now()
+	}
+	if l.o.Replicas > 1 && time.Since(l.joinedAt) < joinFor {
+		return errors.Join(errEarly, l.flush(ctx, epoch))
+	}
 	return nil
 }
 
@@ -173,7 +200,7 @@ func (l *Limiter) flushOrLeave(ctx context.Context) {
 	if t == nil {
 		return
 	}
-	err := l.repair(ctx, t.epoch)
+	err := l.repair(ctx)
 	if err == nil {
 		err = l.flush(ctx, t.epoch)
 	}
