@@ -19,10 +19,10 @@ type span struct{ start, end time.Time }
 
 // crowd asks limiters for one subject, all the time, and remembers every admission.
 type crowd struct {
-	t        testing.TB
-	limit    Limit
-	subject  string
-	limiters []*Limiter
+	t       testing.TB
+	limit   Limit
+	subject string
+	books   *books
 
 	mu       sync.Mutex
 	admitted []span
@@ -31,9 +31,9 @@ type crowd struct {
 	done     sync.WaitGroup
 }
 
-func newCrowd(t testing.TB, subject string, limit Limit, limiters ...*Limiter) *crowd {
+func newCrowd(t testing.TB, subject string, limit Limit, b *books, limiters ...*Limiter) *crowd {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &crowd{t: t, limit: limit, subject: subject, limiters: limiters, stop: cancel}
+	c := &crowd{t: t, limit: limit, subject: subject, books: b, stop: cancel}
 	for _, l := range limiters {
 		for range 3 {
 			c.done.Go(func() { c.ask(ctx, l) })
@@ -61,6 +61,7 @@ func (c *crowd) ask(ctx context.Context, l *Limiter) {
 		c.mu.Lock()
 		c.took = append(c.took, end.Sub(start))
 		if d.Allowed {
+			c.books.add(Past{ID: a.ID, Subject: a.Subject, At: end, Limits: a.Limits})
 			c.admitted = append(c.admitted, span{start, end})
 		}
 		c.mu.Unlock()
@@ -110,6 +111,7 @@ type fault struct {
 	inject   func(*scene)
 	heal     func(*scene)
 	switches bool // memory must have taken over
+	nobooks  bool // the gateways' own memory must do
 }
 
 type scene struct {
@@ -135,19 +137,21 @@ func commands(lines ...string) func(*scene) {
 func faults() []fault {
 	nothing := func(*scene) {}
 	return []fault{
-		{"killed and restarted empty", func(s *scene) { s.redis.Kill() }, func(s *scene) { s.redis.Restart() }, true},
-		{"stopped", func(s *scene) { s.redis.Pause() }, func(s *scene) { s.redis.Resume() }, true},
-		{"flushed", commands("FLUSHALL"), nothing, true},
-		{"readonly", commands("REPLICAOF 127.0.0.1 1"), commands("REPLICAOF NO ONE"), true},
-		{"out of memory", commands("CONFIG SET maxmemory 1"), commands("CONFIG SET maxmemory 0"), true},
-		{"script flushed", commands("SCRIPT FLUSH"), nothing, false},
-		{"password set", commands("CONFIG SET requirepass secret", "AUTH secret\r\nCLIENT KILL TYPE normal SKIPME yes"), commands("AUTH secret\r\nCONFIG SET requirepass \"\""), true},
-		{"wrong type", commands("SET {one}:requests:key_x text", "SET {three}:requests:key_x text"), nothing, false},
-		{"marker of a wrong type", commands("DEL {one}:marker {three}:marker", "LPUSH {one}:marker text", "LPUSH {three}:marker text"), nothing, true},
-		{"slow", func(s *scene) { s.proxy.Slow(80 * time.Millisecond) }, func(s *scene) { s.proxy.Pass() }, true},
-		{"black hole", func(s *scene) { s.proxy.Hole() }, func(s *scene) { s.proxy.Pass() }, true},
-		{"refused", func(s *scene) { s.proxy.Refuse() }, func(s *scene) { s.proxy.Pass() }, true},
-		{"connections cut", func(s *scene) { s.proxy.Cut() }, nothing, false},
+		{"killed and restarted empty", func(s *scene) { s.redis.Kill() }, func(s *scene) { s.redis.Restart() }, true, false},
+		{"stopped", func(s *scene) { s.redis.Pause() }, func(s *scene) { s.redis.Resume() }, true, false},
+		{"flushed", commands("FLUSHALL"), nothing, true, false},
+		{"flushed without books", commands("FLUSHALL"), nothing, true, true},
+		{"restarted empty without books", func(s *scene) { s.redis.Kill() }, func(s *scene) { s.redis.Restart() }, true, true},
+		{"readonly", commands("REPLICAOF 127.0.0.1 1"), commands("REPLICAOF NO ONE"), true, false},
+		{"out of memory", commands("CONFIG SET maxmemory 1"), commands("CONFIG SET maxmemory 0"), true, false},
+		{"script flushed", commands("SCRIPT FLUSH"), nothing, false, false},
+		{"password set", commands("CONFIG SET requirepass secret", "AUTH secret\r\nCLIENT KILL TYPE normal SKIPME yes"), commands("AUTH secret\r\nCONFIG SET requirepass \"\""), true, false},
+		{"wrong type", commands("SET {one}:requests:key_x text", "SET {three}:requests:key_x text"), nothing, false, false},
+		{"marker of a wrong type", commands("DEL {one}:marker {three}:marker", "LPUSH {one}:marker text", "LPUSH {three}:marker text"), nothing, true, false},
+		{"slow", func(s *scene) { s.proxy.Slow(80 * time.Millisecond) }, func(s *scene) { s.proxy.Pass() }, true, false},
+		{"black hole", func(s *scene) { s.proxy.Hole() }, func(s *scene) { s.proxy.Pass() }, true, false},
+		{"refused", func(s *scene) { s.proxy.Refuse() }, func(s *scene) { s.proxy.Pass() }, true, false},
+		{"connections cut", func(s *scene) { s.proxy.Cut() }, nothing, false, false},
 		{"flapping", func(s *scene) {
 			for range 3 {
 				s.proxy.Refuse()
@@ -155,8 +159,26 @@ func faults() []fault {
 				s.proxy.Pass()
 				time.Sleep(300 * time.Millisecond)
 			}
-		}, nothing, true},
+		}, nothing, true, false},
 	}
+}
+
+// books know every admission of a crowd, as soon as it was made.
+type books struct {
+	mu   sync.Mutex
+	past []Past
+}
+
+func (b *books) add(p Past) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.past = append(b.past, p)
+}
+
+func (b *books) history(_ context.Context, since time.Time) ([]Past, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(b.past), func(p Past) bool { return p.At.Before(since) }), nil
 }
 
 // Whatever happens to Redis: no call fails or waits long, no window holds more than the bound, and
@@ -167,10 +189,18 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			s := &scene{t: t, redis: rig.StartRedis(t)}
 			s.proxy = rig.StartProxy(t, s.redis.Addr)
-			single := running(t, Options{Redis: &RedisOptions{Prefix: "one"}}, s.proxy.Addr)
+			ones, threes := &books{}, &books{}
+			options := func(prefix string, replicas int, b *books) Options {
+				o := Options{Redis: &RedisOptions{Prefix: prefix}, Replicas: replicas, History: b.history, LongestWindow: time.Minute}
+				if f.nobooks {
+					o.History = nil
+				}
+				return o
+			}
+			single := running(t, options("one", 1, ones), s.proxy.Addr)
 			var three []*Limiter
 			for range 3 {
-				three = append(three, running(t, Options{Redis: &RedisOptions{Prefix: "three"}, Replicas: 3}, s.proxy.Addr))
+				three = append(three, running(t, options("three", 3, threes), s.proxy.Addr))
 			}
 			all := append(slices.Clone(three), single)
 			trusted := func() bool {
@@ -178,7 +208,7 @@ func TestFaults(t *testing.T) {
 			}
 			eventually(t, 15*time.Second, "Redis is not used", trusted)
 			limit := Limit{21, 500 * time.Millisecond}
-			one, many := newCrowd(t, "key_x", limit, single), newCrowd(t, "key_x", limit, three...)
+			one, many := newCrowd(t, "key_x", limit, ones, single), newCrowd(t, "key_x", limit, threes, three...)
 			time.Sleep(600 * time.Millisecond)
 			f.inject(s)
 			time.Sleep(1200 * time.Millisecond)
@@ -224,7 +254,7 @@ func TestRedisIsNotThereAtStart(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	l := running(t, Options{Log: zap.New(core)}, server.Addr)
 	limit := Limit{10, 3 * time.Second}
-	c := newCrowd(t, "key_x", limit, l)
+	c := newCrowd(t, "key_x", limit, &books{}, l)
 	time.Sleep(time.Second)
 	if s := l.Status(); s.Storage != StorageMemory || !s.Configured || s.LastError != classRefused || s.Decisions[StorageMemory] == 0 {
 		t.Errorf("%+v", s)
