@@ -101,17 +101,17 @@ func (s *sums) put(at, width, span, n int64) {
 }
 
 // correct changes the amount noted under a time, and drops the piece when nothing is left of it. Where
-// a shortened window has dated the piece anew, more goes to the next piece and less is let be: both
-// count too much rather than too little. What has left the window needs no correction.
+// the piece is gone, because it was empty or a shortened window has dated it anew, more is noted anew
+// and less is let be: that counts too much rather than too little.
 func (s *sums) correct(at, by int64) {
 	i, found := s.find(at)
-	if !found {
-		if i = min(i, len(s.pieces)-1); i < 0 || i == 0 && at < s.pieces[0].at || by <= 0 {
-			return
+	switch {
+	case !found && by > 0:
+		s.pieces = slices.Insert(s.pieces, i, piece{at: at, n: by})
+	case found:
+		if s.pieces[i].n += by; s.pieces[i].n <= 0 {
+			s.pieces = slices.Delete(s.pieces, i, i+1)
 		}
-	}
-	if s.pieces[i].n += by; s.pieces[i].n <= 0 {
-		s.pieces = slices.Delete(s.pieces, i, i+1)
 	}
 }
 
