@@ -25,18 +25,5 @@ func (l Limit) width() int64 {
 	return max(1, l.span()/subWindows)
 }
 
-// Decision is the answer to one question, true at the moment it was given.
-type Decision struct {
-	Allowed bool
-	Limit   Limit // the limit that was asked about
-
-	// Remaining is the number of admissions left in the window that ends now, after this decision.
-	Remaining int64
-	// RetryIn is 0 when allowed, else the time until one admission would pass: who waits this long
-	// passes if nobody else takes the place.
-	RetryIn time.Duration
-	// ResetIn is the time until everything admitted so far has left the window.
-	ResetIn time.Duration
-
-	place int64 // what GiveBack undoes; 0 is nothing
-}
+// piece is the length in nanoseconds of one sub-window of tokens.
+func (l Limit) piece() int64 { return max(1, l.span()/subWindows) }

@@ -1,237 +1,350 @@
 package ratelimit
 
 import (
-	"container/heap"
-	"container/list"
-	"slices"
-	"strings"
+	"context"
+	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"go.uber.org/zap"
 )
 
-const defaultMaxSubjects = 1_000_000
+// What a decision does when Redis is configured and away.
+const (
+	OnErrorMemory = "memory" // this process decides, within its share of every limit
+	OnErrorClosed = "closed" // nobody passes: ErrUnavailable
+)
 
-// Options configure a Limiter. The zero value is ready for use.
+// Options configure a Limiter. The zero value is ready for use: memory only.
 type Options struct {
 	// Now is the clock; nil means time.Now. Only differences are used, and where its times carry a
 	// monotonic reading, as those of time.Now do, a wall clock that jumps changes nothing.
 	Now func() time.Time
 	// MaxSubjects bounds the subjects held; 0 or less means 1,000,000. When all of them are live, a new
-	// one replaces the one admitted least recently, which may then use its limit once more.
+	// one replaces the one admitted least recently, which may then use its limits once more.
 	MaxSubjects int
+	// Redis is where several gateways keep their windows together; nil means memory only.
+	Redis *RedisOptions
+	// Replicas is the number of gateways that share the Redis; while it is away, each may use that
+	// part of every limit. Less than 1 means 1.
+	Replicas int
+	// OnError is OnErrorMemory, the default, or OnErrorClosed.
+	OnError string
+	// History lists what the books know was admitted at or after since, by every gateway. An empty
+	// Redis is rebuilt from it; nil means from what the gateways themselves remember.
+	History func(ctx context.Context, since time.Time) ([]Past, error)
+	// LongestWindow bounds how far back History is asked; 0 or less means 24 hours.
+	LongestWindow time.Duration
+	// Log gets one line when Redis goes away, and one when it is back; nil means none.
+	Log *zap.Logger
 }
 
-// Limiter holds the windows of all subjects in memory, behind one lock: a decision takes a fraction
-// of a microsecond. It starts no goroutine. All methods may be called from several goroutines.
+// Past is an admission that the books know of.
+type Past struct {
+	ID, Subject string // as in its Ask
+	At          time.Time
+	Tokens      int64 // used, or held as long as it is not settled
+	Limits      Limits
+}
+
+// Limiter answers asks: from Redis where one is configured and there, else from memory. All methods
+// may be called from several goroutines.
 type Limiter struct {
-	now   func() time.Time
-	start time.Time
-	max   int
+	o      Options
+	memory *memory
+	remote *remote              // nil = memory only
+	link   atomic.Pointer[link] // nil = Redis is not trusted now
+	away   chan struct{}        // holds a token when the link was given up
+	status status
 
-	mu          sync.Mutex
-	subjects    map[string]*subject
-	byExpiry    expiryHeap
-	byAdmission list.List // *subject, most recently admitted in front
-	latest      int64     // the latest time handed out; time does not go back
-	nextPlace   int64     // above every place of every forgotten window
+	// Only Run touches these.
+	epoch    string // of the last link
+	joined   string // the epoch that this gateway last added its memory to, and when
+	joinedAt time.Time
 }
 
-// subject is one window and its places in the limiter's two orders.
-type subject struct {
-	name    string
-	window  window
-	expiry  int64 // the window was seen not to be empty before this time; it may have grown since
-	index   int   // in byExpiry
-	element *list.Element
+// link is the trust in one Redis instance whose windows are complete.
+type link struct {
+	epoch   string // what the marker there must say
+	breaker *gobreaker.CircuitBreaker[answered]
 }
 
-// New makes an empty limiter.
-func New(o Options) *Limiter {
+// New makes a limiter. It starts no goroutine and needs no Redis to be there: without Run, and until
+// Run has found Redis, memory decides. Errors are about the options only.
+func New(o Options) (*Limiter, error) {
+	if o.OnError == "" {
+		o.OnError = OnErrorMemory
+	}
+	if o.OnError != OnErrorMemory && o.OnError != OnErrorClosed {
+		return nil, fmt.Errorf("rate limits: on error %q: want %q or %q", o.OnError, OnErrorMemory, OnErrorClosed)
+	}
+	if o.Redis != nil && o.Redis.Address == "" {
+		return nil, errors.New("rate limits: Redis without an address")
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.MaxSubjects <= 0 {
 		o.MaxSubjects = defaultMaxSubjects
 	}
-	return &Limiter{
-		now:       o.Now,
-		start:     o.Now(),
-		max:       o.MaxSubjects,
-		subjects:  make(map[string]*subject),
-		nextPlace: 1,
+	if o.LongestWindow <= 0 {
+		o.LongestWindow = 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	o.Replicas = max(1, o.Replicas)
+	l := &Limiter{o: o, memory: newMemory(o), away: make(chan struct{}, 1)}
+	l.status.since = o.Now()
+	if o.Redis != nil {
+		l.remote = newRemote(*o.Redis)
+	}
+	return l, nil
+}
+
+// Take admits the ask over all limits of its subject, in one step, or refuses it and takes nothing.
+// It waits for Redis no longer than 50 ms, whatever ctx says, so that an admission that Redis has
+// counted is not forgotten here. The error is ErrUnavailable, and only under OnErrorClosed.
+func (l *Limiter) Take(ctx context.Context, a Ask) (Decision, error) {
+	trusted := l.link.Load()
+	if l.remote == nil || a.never() {
+		return l.said(l.memory.take(&a, rule{share: 1, all: true}), trusted), nil
+	}
+	if trusted == nil {
+		return l.alone(&a, false)
+	}
+	asked, p := l.memory.ask(&a)
+	got, err := l.ask(ctx, trusted, "take", &a, p)
+	if err != nil {
+		return l.alone(&a, true)
+	}
+	if !got.Allowed {
+		return l.said(l.memory.heard(&a, got), trusted), nil
+	}
+	d, agreed := l.memory.agree(&a, asked, got)
+	if !agreed {
+		l.memory.undo(&a)
+	} else if l.link.Load() != trusted {
+		l.memory.tellID(a.ID) // the windows may have been rebuilt without this one
+	}
+	return l.said(d, trusted), nil
+}
+
+// Peek says what Take would say of an ask of no tokens, and takes nothing. Remaining does not count
+// the admission asked about. The error is as that of Take.
+func (l *Limiter) Peek(ctx context.Context, subject string, limits Limits) (Decision, error) {
+	a := Ask{ID: "peek", Subject: subject, Limits: limits}
+	trusted := l.link.Load()
+	if l.remote == nil || a.never() {
+		return l.said(l.memory.peek(subject, &a, rule{share: 1, all: true}), trusted), nil
+	}
+	if trusted != nil {
+		_, p := l.memory.ask(&a)
+		if got, err := l.ask(ctx, trusted, "peek", &a, p); err == nil {
+			return l.said(l.memory.heard(&a, got), trusted), nil
+		}
+	}
+	if l.o.OnError == OnErrorClosed {
+		return Decision{}, ErrUnavailable
+	}
+	return l.said(l.memory.peek(subject, &a, l.share()), nil), nil
+}
+
+// GiveBack undoes the Take that returned the decision: a later check refused. It does nothing when the
+// decision took nothing, when it was given back before, and for an ask without tokens and concurrent
+// requests that is more than 10 s old. Here the place is free at once, for other gateways in moments.
+func (l *Limiter) GiveBack(_ context.Context, a Ask, d Decision) {
+	if d.Allowed {
+		l.memory.giveBack(&a)
 	}
 }
 
-// Take admits the subject once if the limit lets it, in one step. A refusal takes nothing.
-func (l *Limiter) Take(name string, limit Limit) Decision {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.clock()
-	s := l.subjects[name]
-	if s == nil {
-		d := l.emptyWindow().peek(now, limit)
-		if !d.Allowed {
-			return d
+// Settle ends the admission that the decision allowed: its concurrent place is free, and what it held
+// of the tokens becomes the number that was used, even if that is more. It waits for nothing; Redis
+// learns of it in moments. A second call does nothing.
+func (l *Limiter) Settle(a Ask, d Decision, tokens int64) {
+	if d.Allowed && a.Limits.bounds() {
+		l.memory.settle(&a, tokens)
+	}
+}
+
+// Restore adds admissions that were found in the books, for a start: in any order, those that have
+// left their window are ignored, those in the future count as now. They add to what is held already
+// and cannot be given back, so call it once, before the first Take.
+func (l *Limiter) Restore(past []Past) { l.memory.restore(past) }
+
+// Close ends the connections to Redis. Run must have returned.
+func (l *Limiter) Close() error {
+	if l.remote == nil {
+		return nil
+	}
+	return l.remote.close()
+}
+
+func (l *Limiter) share() rule { return rule{share: int64(l.o.Replicas), all: true} }
+
+// alone decides without Redis; sent says that Redis may have counted the ask all the same.
+func (l *Limiter) alone(a *Ask, sent bool) (Decision, error) {
+	if l.o.OnError == OnErrorClosed {
+		if sent {
+			l.memory.undo(a)
 		}
-		s = l.hold(name, now)
+		return Decision{}, ErrUnavailable
 	}
-	d := s.window.take(now, limit)
-	if d.Allowed {
-		l.byAdmission.MoveToFront(s.element)
+	d := l.memory.take(a, l.share())
+	if sent && !d.Allowed {
+		l.memory.undo(a)
 	}
-	l.sweep(now, 2)
+	return l.said(d, nil), nil
+}
+
+func (l *Limiter) said(d Decision, by *link) Decision {
+	if d.Storage = StorageMemory; by != nil {
+		d.Storage = StorageRedis
+		l.status.byRedis.Add(1)
+	} else {
+		l.status.byMemory.Add(1)
+	}
 	return d
 }
 
-// Peek says what Take would say now, and takes nothing. Remaining does not count the admission asked about.
-func (l *Limiter) Peek(name string, limit Limit) Decision {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.clock()
-	if s := l.subjects[name]; s != nil {
-		return s.window.peek(now, limit)
+// ask asks Redis, telling it in the same call what it must know of the subject.
+func (l *Limiter) ask(ctx context.Context, trusted *link, mode string, a *Ask, p parcel) (answered, error) {
+	got, err := trusted.breaker.Execute(func() (answered, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callBudget)
+		defer cancel()
+		got, err := l.remote.decide(ctx, mode, trusted.epoch, a, p.puts)
+		if err != nil {
+			l.status.failed(class(err))
+		}
+		return got, err
+	})
+	if len(p.ops) > 0 {
+		l.memory.delivered(p, err == nil)
 	}
-	return l.emptyWindow().peek(now, limit)
+	switch {
+	case err == nil:
+	case class(err) == classEmpty:
+		l.leave(trusted, classEmpty)
+	case wrongType(err):
+		l.memory.breaks(a.Subject)
+	}
+	return got, err
 }
 
-// GiveBack undoes the Take that returned the decision, for the same subject: a later check refused. A
-// second call with the same decision, or one with a decision that took nothing, does nothing. When
-// places are taken and given back thousands of times within one window of more than 1,000 requests,
-// older ones may stay taken until they leave the window.
-func (l *Limiter) GiveBack(name string, d Decision) {
-	if d.place == 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.subjects[name]
-	if s == nil {
-		return
-	}
-	s.window.giveBack(d.place)
-	s.expiry = s.window.emptyAt()
-	heap.Fix(&l.byExpiry, s.index)
-	l.sweep(l.clock(), 2)
+// trust begins to believe the windows of an epoch.
+func (l *Limiter) trust(epoch string) {
+	t := &link{epoch: epoch}
+	t.breaker = gobreaker.NewCircuitBreaker[answered](gobreaker.Settings{
+		Interval: 10 * time.Second, BucketPeriod: time.Second,
+		Timeout: time.Hour, // not by asking users' requests: Run finds Redis again
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			most := uint32(5)
+			if last := l.status.last(); last != classTimeout && last != classOther {
+				most = 2 // Redis itself said no: it will say so again
+			}
+			return c.ConsecutiveFailures >= most || c.Requests >= 50 && c.TotalFailures*5 >= c.Requests
+		},
+		IsExcluded: wrongType, // one subject's keys, not Redis
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				l.leave(t, l.status.last())
+			}
+		},
+	})
+	l.epoch = epoch
+	l.link.Store(t)
+	l.status.switched(l.o.Now())
+	l.o.Log.Info("rate limits: decided by Redis")
 }
 
-// Restore adds admissions that were found in the books: in any order, those that have left the window
-// are ignored, those in the future count as now. They add to what is held already and cannot be given
-// back; so call it once, at start. When there may be more subjects than MaxSubjects, restore the one
-// admitted least recently first.
-func (l *Limiter) Restore(name string, limit Limit, at []time.Time) {
-	if limit.Window <= 0 || len(at) == 0 {
+// leave ends the trust in a link, once.
+func (l *Limiter) leave(t *link, reason string) {
+	if !l.link.CompareAndSwap(t, nil) {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	wall := l.now()
-	now := l.since(wall)
-	times := make([]int64, 0, len(at))
-	for _, t := range at {
-		if age := max(0, wall.Sub(t)); age < limit.Window {
-			times = append(times, now-int64(age))
+	l.status.switched(l.o.Now())
+	l.o.Log.Warn("rate limits: Redis is away", zap.String("class", reason), zap.String("on_error", l.o.OnError), zap.Int("replicas", l.o.Replicas))
+	if reason == classEmpty {
+		select {
+		case l.away <- struct{}{}:
+		default:
 		}
 	}
-	if len(times) == 0 {
-		return
-	}
-	slices.Sort(times)
-	s := l.subjects[name]
-	if s == nil {
-		s = l.hold(name, now)
-	}
-	s.window.restore(now, limit, times)
-	l.byAdmission.MoveToFront(s.element)
-	l.sweep(now, 2)
 }
 
-// Len is the number of subjects held. Some may be empty and not yet forgotten.
-func (l *Limiter) Len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sweep(l.clock(), 1000)
-	return len(l.subjects)
+// Status is how a limiter is doing.
+type Status struct {
+	Storage    string           // StorageMemory or StorageRedis: who decides now
+	Configured bool             // there is a Redis to use
+	Since      time.Time        // of Storage
+	LastError  string           // the class of the last Redis error, "" = none so far
+	Switches   int64            // between the storages
+	Decisions  map[string]int64 // by storage
+	// RedisErrors counts failed calls by class: "refused", "timeout", "readonly", "loading", "oom",
+	// "noscript", "empty", "auth", "other".
+	RedisErrors map[string]int64
+	Subjects    int   // held in memory
+	Dropped     int64 // admissions and corrections that Redis was never told, because too many waited
 }
 
-// clock is the time since the limiter's start in nanoseconds, and never goes back.
-func (l *Limiter) clock() int64 { return l.since(l.now()) }
-
-func (l *Limiter) since(t time.Time) int64 {
-	l.latest = max(l.latest, int64(t.Sub(l.start)))
-	return l.latest
-}
-
-func (l *Limiter) emptyWindow() window { return window{next: l.nextPlace} }
-
-// hold makes a subject with an empty window, and room for it.
-func (l *Limiter) hold(name string, now int64) *subject {
-	if len(l.subjects) >= l.max {
-		l.makeRoom(now)
+// Status says how the limiter is doing now.
+func (l *Limiter) Status() Status {
+	s := l.status.read()
+	s.Storage, s.Configured = StorageMemory, l.remote != nil
+	if l.link.Load() != nil {
+		s.Storage = StorageRedis
 	}
-	// The name may be a piece of something larger that should not stay in memory because of it.
-	s := &subject{name: strings.Clone(name), window: l.emptyWindow(), expiry: now}
-	l.subjects[s.name] = s
-	s.element = l.byAdmission.PushFront(s)
-	heap.Push(&l.byExpiry, s)
+	s.Subjects, s.Dropped = l.memory.count(), l.memory.droppedOps()
 	return s
 }
 
-// makeRoom forgets an empty subject or, when there is none, the one admitted least recently.
-func (l *Limiter) makeRoom(now int64) {
-	for held := len(l.subjects); l.byExpiry[0].expiry <= now; {
-		l.sweep(now, 1)
-		if len(l.subjects) < held {
-			return
-		}
+// status is what Status counts.
+type status struct {
+	byMemory, byRedis atomic.Int64
+
+	mu       sync.Mutex
+	since    time.Time
+	latest   string
+	switches int64
+	errors   map[string]int64
+}
+
+func (s *status) failed(class string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.errors == nil {
+		s.errors = make(map[string]int64)
 	}
-	l.forget(l.byAdmission.Back().Value.(*subject))
+	s.errors[class]++
+	s.latest = class
 }
 
-// sweep looks at no more than most of the subjects that may have become empty, and forgets those that have.
-func (l *Limiter) sweep(now int64, most int) {
-	for ; most > 0 && len(l.byExpiry) > 0; most-- {
-		s := l.byExpiry[0]
-		if s.expiry > now {
-			return
-		}
-		if s.expiry = s.window.emptyAt(); s.expiry > now {
-			heap.Fix(&l.byExpiry, 0)
-			continue
-		}
-		l.forget(s)
+func (s *status) last() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest
+}
+
+func (s *status) switched(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.switches++
+	s.since = at
+}
+
+func (s *status) read() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := Status{
+		Since: s.since, LastError: s.latest, Switches: s.switches, RedisErrors: make(map[string]int64, len(s.errors)),
+		Decisions: map[string]int64{StorageMemory: s.byMemory.Load(), StorageRedis: s.byRedis.Load()},
 	}
-}
-
-// forget also sees to it that a decision of the forgotten window never fits a later one.
-func (l *Limiter) forget(s *subject) {
-	l.nextPlace = max(l.nextPlace, s.window.next)
-	heap.Remove(&l.byExpiry, s.index)
-	l.byAdmission.Remove(s.element)
-	delete(l.subjects, s.name)
-}
-
-// expiryHeap orders subjects by expiry, soonest first.
-type expiryHeap []*subject
-
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].expiry < h[j].expiry }
-func (h expiryHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push appends a *subject; only container/heap calls it.
-func (h *expiryHeap) Push(x any) {
-	s := x.(*subject)
-	s.index = len(*h)
-	*h = append(*h, s)
-}
-
-// Pop removes the last *subject; only container/heap calls it.
-func (h *expiryHeap) Pop() any {
-	last := len(*h) - 1
-	s := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return s
+	for class, n := range s.errors {
+		out.RedisErrors[class] = n
+	}
+	return out
 }

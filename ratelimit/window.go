@@ -26,32 +26,52 @@ type window struct {
 	losses int64 // how many those are
 }
 
+// answer is what a window says to one question, true at the moment it was given.
+type answer struct {
+	Allowed bool
+	Limit   Limit // the limit that was asked about
+
+	// Remaining is the number of admissions left in the window that ends now, after this answer.
+	Remaining int64
+	// RetryIn is 0 when allowed, else the time until one admission would pass.
+	RetryIn time.Duration
+	// ResetIn is the time until everything that counts has left the window.
+	ResetIn time.Duration
+
+	place int64 // what giveBack undoes; 0 is nothing
+}
+
 // peek says what take would say, without taking. It works on a copy: nothing it notes in there
 // (the ring's buffer is only read) may outlive the question.
-func (w window) peek(now int64, limit Limit) Decision {
-	return w.decide(now, limit)
+func (w window) peek(now int64, limit Limit) answer {
+	return w.decide(now, limit, 1, nil)
 }
 
 // take admits once if the limit lets it.
-func (w *window) take(now int64, limit Limit) Decision {
-	d := w.decide(now, limit)
-	w.longest = max(w.longest, limit.span())
+func (w *window) take(now int64, limit Limit) answer {
+	d := w.decide(now, limit, 1, nil)
 	if !d.Allowed {
+		w.longest = max(w.longest, limit.span())
 		return d
 	}
-	d.place = w.admit(now, limit.width())
+	d.place = w.admit(now, now, limit)
 	d.Remaining--
 	d.ResetIn = w.emptyIn(now)
 	return d
 }
 
-func (w *window) decide(now int64, limit Limit) Decision {
-	d := Decision{Limit: limit, RetryIn: Never}
+// decide answers for an admission of the given weight. Besides what the window holds, everything in
+// others counts, which may be nil.
+func (w *window) decide(now int64, limit Limit, weight int64, others *sums) answer {
+	d := answer{Limit: limit, RetryIn: Never}
 	if limit.Window <= 0 {
 		return d
 	}
 	w.slide(now, limit.span())
 	d.ResetIn = w.emptyIn(now)
+	if others != nil {
+		d.ResetIn = max(d.ResetIn, others.emptyIn(now, w.span))
+	}
 	if limit.Max <= 0 {
 		return d
 	}
@@ -59,11 +79,16 @@ func (w *window) decide(now int64, limit Limit) Decision {
 	if w.lossesCount(now) {
 		used += w.losses
 	}
-	if used < limit.Max {
-		d.Allowed, d.Remaining, d.RetryIn = true, limit.Max-used, 0
+	if others != nil {
+		used += others.used(now, w.span)
+	}
+	weight = min(weight, limit.Max)
+	d.Remaining = max(0, limit.Max-used) / weight
+	if d.Remaining > 0 {
+		d.Allowed, d.RetryIn = true, 0
 		return d
 	}
-	d.RetryIn = w.leavesIn(now, used-limit.Max+1)
+	d.RetryIn = w.leavesIn(now, used+weight-limit.Max, others)
 	return d
 }
 
@@ -90,18 +115,35 @@ func (w *window) lossesCount(now int64) bool { return w.losses > 0 && w.inside(w
 // until is the time from now to the moment when an admission at the given time leaves the window.
 func (w *window) until(at, now int64) time.Duration { return time.Duration(w.span - (now - at)) }
 
-// leavesIn is the time until the k oldest admissions that count have left the window.
-func (w *window) leavesIn(now, k int64) time.Duration {
+// leavesIn is the time until k of those that count, the oldest, have left the window.
+func (w *window) leavesIn(now, k int64, others *sums) time.Duration {
+	at := now - w.span
+	leave := func(t, n int64) { at, k = max(at, t), k-n }
 	if w.lossesCount(now) {
-		if k -= w.losses; k <= 0 {
-			return w.until(w.lost, now)
+		leave(w.lost, w.losses)
+	}
+	var rest []piece
+	if others != nil {
+		if rest = others.pieces; others.lost.n > 0 && w.inside(others.lost.at, now) {
+			leave(others.lost.at, others.lost.n)
 		}
 	}
-	i := w.gone
-	for k -= w.runs.at(i).n; k > 0; k -= w.runs.at(i).n {
-		i++
+	for i := w.gone; k > 0; {
+		for len(rest) > 0 && !w.inside(rest[0].at, now) {
+			rest = rest[1:]
+		}
+		switch {
+		case len(rest) > 0 && (i == w.runs.len() || rest[0].at < w.runs.at(i).at):
+			leave(rest[0].at, rest[0].n)
+			rest = rest[1:]
+		case i < w.runs.len():
+			leave(w.runs.at(i).at, w.runs.at(i).n)
+			i++
+		default:
+			return w.until(at, now)
+		}
 	}
-	return w.until(w.runs.at(i).at, now)
+	return w.until(at, now)
 }
 
 // latest is the time of the newest admission, and whether there was any.
@@ -129,16 +171,22 @@ func (w *window) emptyAt() int64 {
 	return at + w.longest
 }
 
-// admit notes one admission and returns its place number. The newest run is joined when it ends
-// within width of now, so an admission is dated at most width-1 too late.
-func (w *window) admit(now, width int64) int64 {
-	at, place := now+width-1, w.next
+// admit notes one admission that was asked for at the given time, whatever the limit says, and returns
+// its place number. The newest run is joined when it ends within width of that time, so an admission
+// is dated at most width-1 too late.
+func (w *window) admit(asked, now int64, limit Limit) int64 {
+	w.longest = max(w.longest, limit.span())
+	if limit.span() != w.span || asked <= now-w.span {
+		asked = now
+	}
+	width := limit.width()
+	at, place := asked+width-1, w.next
 	w.next++
 	if w.runs.len() > 0 {
 		newest := w.runs.newest()
-		if newest.at > at {
+		if newest.at > max(at, now+width-1) {
 			w.endRuns(now)
-		} else if newest.at >= now {
+		} else if newest.at >= asked && (width > 1 || newest.at == asked) {
 			at = newest.at
 			if newest.first != 0 && newest.first+newest.n == place {
 				newest.n++
@@ -148,7 +196,11 @@ func (w *window) admit(now, width int64) int64 {
 		}
 	}
 	w.makeRoom()
-	w.runs.push(run{at: at, first: place, n: 1})
+	i := w.runs.len()
+	for i > w.gone && w.runs.at(i-1).at > at {
+		i--
+	}
+	w.runs.insert(i, run{at: at, first: place, n: 1})
 	w.live++
 	return place
 }
@@ -241,11 +293,9 @@ func (w *window) giveBack(place int64) {
 // find looks from the newest run on: a place is given back soon or never.
 func (w *window) find(place int64) (i int, found bool) {
 	for i = w.runs.len() - 1; i >= 0; i-- {
-		r := w.runs.at(i)
-		if r.first == 0 || place < r.first {
-			continue
+		if r := w.runs.at(i); r.first != 0 && r.first <= place && place < r.first+r.n {
+			return i, true
 		}
-		return i, place < r.first+r.n
 	}
 	return 0, false
 }

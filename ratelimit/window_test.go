@@ -12,7 +12,7 @@ import (
 // admission and model are the plain truth: every admission that ever was and was not given back.
 type admission struct {
 	at int64
-	d  Decision
+	d  answer
 }
 
 type model []admission
@@ -46,7 +46,7 @@ func (m model) check(t *rapid.T, limit Limit, from int) {
 	}
 }
 
-func checkExact(t *rapid.T, m model, now int64, limit Limit, d Decision) {
+func checkExact(t *rapid.T, m model, now int64, limit Limit, d answer) {
 	used := m.count(now, int64(limit.Window))
 	if d.Allowed != (used < limit.Max) {
 		t.Fatalf("at %d under %v with %d used: %+v", now, limit, used, d)
@@ -74,11 +74,11 @@ func checkExact(t *rapid.T, m model, now int64, limit Limit, d Decision) {
 func TestLimiterAgreesWithTheModel(t *testing.T) {
 	check1000(t, func(t *rapid.T) {
 		c := newClock()
-		l := New(Options{Now: c.Now})
+		l := newPlain(t, Options{Now: c.Now})
 		start := c.t
 		windows := map[string]time.Duration{"a": 10, "b": 7, "c": 100}
 		models := map[string]model{}
-		past := map[string][]Decision{}
+		past := map[string][]answer{}
 		for range rapid.IntRange(1, 150).Draw(t, "steps") {
 			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "subject")
 			limit := Limit{rapid.Int64Range(1, 6).Draw(t, "requests"), windows[name]}
@@ -120,7 +120,7 @@ func drive(fatalf func(string, ...any), steps []step) {
 	w := window{next: 1}
 	var m model
 	var now int64
-	var decisions []Decision
+	var decisions []answer
 	for i, s := range steps {
 		now += s.advance
 		if s.giveBack && len(decisions) > 0 {
@@ -226,7 +226,7 @@ func TestCoarseWindowIsConservativeByAtMostOnePiece(t *testing.T) {
 }
 
 func TestRetryInIsTrueToTheNanosecond(t *testing.T) {
-	l, c := newLimiter()
+	l, c := newLimiter(t)
 	limit := Limit{3, time.Minute}
 	for _, wait := range []time.Duration{0, 3 * time.Second, 777} {
 		c.Advance(wait)
