@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestHoldsFoundOpenAreEndedByWhatWasSeen(t *testing.T) {
@@ -62,21 +64,26 @@ func TestAdmissionsListEveryAdmittedRequest(t *testing.T) {
 	since := c.Now()
 	old := reserve(t, b, ask(k.ID, 1))
 	c.Add(time.Second)
-	b.Void(reserve(t, b, ask(k.ID, 1)).ID)
+	void := reserve(t, b, ask(k.ID, 1))
+	b.Void(void.ID)
 	c.Add(time.Second)
 	settle(t, b, old.ID, 1, 0)
 	if err := b.Correct(context.Background(), old.ID, Outcome{Prompt: 2, Provenance: Reported}); err != nil {
 		t.Fatal(err)
 	}
-	reserve(t, b, ask(k.ID, 1))
+	open := reserve(t, b, ask(k.ID, 1))
 	flush(t, b)
-	all, err := b.Admissions(since)
+	all, err := b.Admissions(context.Background(), since)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []time.Time{since, since.Add(time.Second), since.Add(2 * time.Second)}
-	if got := all[k.ID]; fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Fatalf("admissions are %v, want %v", got, want)
+	want := []Admission{
+		{old.ID, k.ID, since, 2}, // settled for 1, corrected to 2
+		{void.ID, k.ID, since.Add(time.Second), 0},
+		{open.ID, k.ID, since.Add(2 * time.Second), 1},
+	}
+	if diff := cmp.Diff(want, all); diff != "" {
+		t.Fatal(diff)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gorm.io/driver/sqlite"
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 	"gorm.io/gorm/logger"
 	_ "modernc.org/sqlite" // registers the pure Go driver "sqlite"
 )
@@ -35,10 +36,10 @@ const (
 
 // store is the open database: one connection that writes, a pool that cannot.
 type store struct {
-	path     string
+	path     string // the SQLite file, "" = PostgreSQL
 	instance string
 	write    *gorm.DB
-	read     *gorm.DB
+	read     *gorm.DB // with PostgreSQL the same as write
 }
 
 // openStore opens the books' database, making and migrating it where it is
@@ -67,7 +68,7 @@ func openStore(ctx context.Context, o Options, busy time.Duration) (*store, erro
 	if err := s.open(ctx, busy, fresh); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if err := writeInstance(o.DataDir, s.instance); err != nil {
+	if err := claim(o.DataDir, s.instance); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -285,10 +286,30 @@ func (o Options) prepare() (Options, error) {
 	if o.SettleWait <= 0 {
 		o.SettleWait = time.Second
 	}
+	if o.Lease <= 0 {
+		o.Lease = 10 * time.Second
+	}
 	return o, os.MkdirAll(o.DataDir, 0o700)
 }
 
 // inTx runs f in one immediate transaction of the write connection.
 func (s *store) inTx(ctx context.Context, f func(tx *gorm.DB) error) error {
 	return s.write.WithContext(ctx).Transaction(f, &sql.TxOptions{})
+}
+
+// locking makes a query of keys keep its rows until the transaction ends. A
+// transaction of SQLite has the whole file.
+func (s *store) locking(tx *gorm.DB) *gorm.DB {
+	if s.path != "" {
+		return tx
+	}
+	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}).Session(&gorm.Session{})
+}
+
+// still says how a transaction sees one state of the books throughout.
+func (s *store) still() *sql.TxOptions {
+	if s.path != "" {
+		return &sql.TxOptions{ReadOnly: true}
+	}
+	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }

@@ -199,8 +199,8 @@ func TestModelsHaveTheirColumns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(columns) != 16 {
-		t.Fatalf("table keys has %d columns, the model 16", len(columns))
+	if len(columns) != 18 {
+		t.Fatalf("table keys has %d columns, the model 18", len(columns))
 	}
 	for _, f := range []string{"id", "digest", "digest_kind", "rpm", "models", "rev", "expires_at"} {
 		if !a.store.read.Migrator().HasColumn(&keyRow{}, f) {

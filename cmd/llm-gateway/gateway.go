@@ -59,7 +59,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	}
 	window := ratelimit.Limit{Max: c.Limits.Requests, Window: c.Limits.Window}
 	limiter := ratelimit.New(ratelimit.Options{})
-	if err := restoreWindows(g.book, limiter, window); err != nil {
+	if err := restoreWindows(ctx, g.book, limiter, window); err != nil {
 		return nil, err
 	}
 	gate, err := extproc.New(extproc.Options{
@@ -88,7 +88,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		return nil, fmt.Errorf("prepare the gate's health check: %w", err)
 	}
 	components := append([]api.Component{
-		{Name: "database", Check: g.book.Healthy, Facts: map[string]string{"storage": "sqlite"}},
+		{Name: "database", Check: g.book.Healthy, Facts: map[string]string{"storage": g.book.Storage()}},
 		{Name: "gate", Check: g.gateHealthy},
 		{Name: "rate_limit", Check: func(context.Context) error { return nil }, Facts: map[string]string{"storage": "memory"}},
 	}, o.Components...)
@@ -115,12 +115,16 @@ func importKeys(ctx context.Context, book *billing.Book, c Config, log *zap.Logg
 
 // restoreWindows fills the request windows from the admissions in the books,
 // so that a restart grants no second quota.
-func restoreWindows(book *billing.Book, limiter *ratelimit.Limiter, window ratelimit.Limit) error {
-	admissions, err := book.Admissions(time.Now().Add(-max(window.Window, time.Minute)))
+func restoreWindows(ctx context.Context, book *billing.Book, limiter *ratelimit.Limiter, window ratelimit.Limit) error {
+	admissions, err := book.Admissions(ctx, time.Now().Add(-max(window.Window, time.Minute)))
 	if err != nil {
 		return fmt.Errorf("restore request windows: %w", err)
 	}
-	for id, at := range admissions {
+	times := make(map[string][]time.Time)
+	for _, a := range admissions {
+		times[a.KeyID] = append(times[a.KeyID], a.At)
+	}
+	for id, at := range times {
 		limit := window
 		if key, ok := book.Key(id); ok && key.RPM > 0 {
 			limit = ratelimit.Limit{Max: key.RPM, Window: time.Minute}
