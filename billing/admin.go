@@ -56,7 +56,16 @@ func OpenAdmin(ctx context.Context, o Options) (*Admin, error) {
 		return nil, fmt.Errorf("open books: %w", err)
 	}
 	a := &Admin{opt: o, digests: newDigester(o.Pepper)}
-	if a.store, err = openStore(ctx, o, adminBusy); err != nil {
+	if o.URL == "" {
+		a.store, err = openStore(ctx, o, adminBusy)
+		a.opt.Now = o.clock()
+	} else {
+		var clock *dbClock
+		if a.store, clock, err = openPostgres(ctx, o, 0); err == nil {
+			a.opt.Now = clock.now
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open books: %w", err)
 	}
 	if err := a.store.checkPepper(a.digests); err != nil {

@@ -55,6 +55,9 @@ type Book struct {
 // short, so that reserves fail in time and Close is not held up.
 const writerBusy = 200 * time.Millisecond
 
+// bookQuery is how long a gateway's own query of PostgreSQL may take.
+const bookQuery = 30 * time.Second
+
 // Open opens the books for a gateway: it takes the lock, migrates, checks the
 // database, posts what the spill file and open holds of a crashed predecessor say,
 // and loads keys and accounts. Errors: ErrInUse, ErrForeignDatabase,
@@ -89,10 +92,19 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 }
 
 func (b *Book) start(ctx context.Context) (err error) {
-	if b.store, err = openStore(ctx, b.opt, writerBusy); err != nil {
-		return err
+	var clock *dbClock
+	if b.opt.URL == "" {
+		if b.store, err = openStore(ctx, b.opt, writerBusy); err != nil {
+			return err
+		}
+		err = b.store.quickCheck()
+		b.opt.Now = b.opt.clock()
+	} else {
+		if b.store, clock, err = openPostgres(ctx, b.opt, bookQuery); err == nil {
+			b.opt.Now = clock.now
+		}
 	}
-	if err := b.store.quickCheck(); err != nil {
+	if err != nil {
 		return err
 	}
 	digests := newDigester(b.opt.Pepper)
@@ -104,7 +116,12 @@ func (b *Book) start(ctx context.Context) (err error) {
 		book: b, q: newQueue(),
 		drain: make(chan struct{}), abort: make(chan struct{}), ended: make(chan struct{}),
 	}
-	if b.engine, err = b.newEngine(ctx); err != nil {
+	if clock != nil {
+		b.engine, err = newPGBooks(b, clock)
+	} else {
+		b.engine, err = newSQLiteBooks(ctx, b)
+	}
+	if err != nil {
 		return err
 	}
 	if err := b.recover(); err != nil {
@@ -118,10 +135,6 @@ func (b *Book) start(ctx context.Context) (err error) {
 	}
 	go b.writer.run()
 	return nil
-}
-
-func (b *Book) newEngine(ctx context.Context) (engine, error) {
-	return newSQLiteBooks(ctx, b)
 }
 
 // Close ends the books: nothing more is reserved, what is queued is committed

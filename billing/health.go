@@ -29,7 +29,7 @@ func (b *Book) Stats() Stats {
 	b.mu.Unlock()
 	s := Stats{
 		Replicas: 1,
-		Keys: int64(b.keys.size()), OpenHolds: int64(open), QueueDepth: int64(b.writer.q.depth()),
+		Keys:     int64(b.keys.size()), OpenHolds: int64(open), QueueDepth: int64(b.writer.q.depth()),
 		Spilled: b.spill.depth(), SettleLate: b.spill.late.Load(), Abandoned: b.abandoned.Load(),
 		Commits: b.writer.commits.Load(), FailedCommits: b.writer.failed.Load(),
 		LastCommit: instant(b.writer.lastCommit.Load()),

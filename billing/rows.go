@@ -3,6 +3,7 @@ package billing
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"gorm.io/gorm"
@@ -53,6 +54,12 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 	if err != nil {
 		return err
 	}
+	if d.kind() == kindHMAC {
+		// Another process may have come with its own pepper meanwhile.
+		if known, err := pepperCheck(tx); err != nil || known != d.check() {
+			return errors.Join(err, fmt.Errorf("%w: another one is in use", ErrPepper))
+		}
+	}
 	models := ""
 	if len(k.Models) > 0 {
 		list, err := json.Marshal(k.Models)
@@ -75,6 +82,12 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 
 // nextRev counts every change of a key, so that a gateway can ask for what is new.
 func nextRev(tx *gorm.DB) (rev int64, err error) {
+	if tx.Name() == "postgres" {
+		// Delivered with the commit. Those who miss it look again within a second.
+		if err := tx.Exec("SELECT pg_notify('" + pgChannel + "', '')").Error; err != nil {
+			return 0, err
+		}
+	}
 	err = tx.Raw("UPDATE meta SET v = CAST(CAST(v AS BIGINT) + 1 AS TEXT) WHERE k = 'key_rev' RETURNING CAST(v AS BIGINT)").Scan(&rev).Error
 	return rev, err
 }
