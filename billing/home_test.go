@@ -69,15 +69,15 @@ func kill(b *Book) {
 	b.unlock()
 }
 
-// suite is what books promise wherever they are.
-func suite() []struct {
+// part is a test of books that are somewhere.
+type part struct {
 	name string
 	run  func(*testing.T, home)
-} {
-	return []struct {
-		name string
-		run  func(*testing.T, home)
-	}{
+}
+
+// suite is what books promise wherever they are.
+func suite() []part {
+	return []part{
 		{"OperatorsChangesReachAnOpenBook", testOperatorsChangesReachAnOpenBook},
 		{"ImportNeverRevivesARevokedKey", testImportNeverRevivesARevokedKey},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
@@ -106,6 +106,27 @@ func suite() []struct {
 		{"OnlyOneGatewayAtATime", testOnlyOneGatewayAtATime},
 		{"PepperMustBeTheSame", testPepperMustBeTheSame},
 		{"ModelsHaveTheirColumns", testModelsHaveTheirColumns},
+		{"CallersMayNameTheirHolds", testCallersMayNameTheirHolds},
+		{"OneFirstKeyIsMade", testOneFirstKeyIsMade},
+	}
+}
+
+// shared is what books in PostgreSQL promise beside that.
+func shared() []part {
+	return []part{
+		{"ForeignSchemasAreRefusedUntouched", testForeignSchemasAreRefusedUntouched},
+		{"ADirectoryKnowsItsBooks", testADirectoryKnowsItsBooks},
+		{"ARoleThatLosesCommitsIsOverruled", testARoleThatLosesCommitsIsOverruled},
+		{"FilesOfAReplicaAreItsOwn", testFilesOfAReplicaAreItsOwn},
+		{"ReplicasBeginTogether", testReplicasBeginTogether},
+		{"ChangesOfKeysReachAllReplicas", testChangesOfKeysReachAllReplicas},
+		{"ReplicasAdmitExactlyTheBudget", testReplicasAdmitExactlyTheBudget},
+		{"ReplicasChurn", testReplicasChurn},
+		{"ADeadReplicasHoldsAreEnded", testADeadReplicasHoldsAreEnded},
+		{"TheLateSettleOfAReplicaTakenForDead", testTheLateSettleOfAReplicaTakenForDead},
+		{"AServerThatIsOutOfReach", testAServerThatIsOutOfReach},
+		{"AFlappingLineLeaksNoHold", testAFlappingLineLeaksNoHold},
+		{"NothingIsLostWhenTheServerIsKilled", testNothingIsLostWhenTheServerIsKilled},
 	}
 }
 
@@ -117,7 +138,7 @@ func TestSQLite(t *testing.T) {
 
 func TestPostgres(t *testing.T) {
 	at := postgres15(t)
-	for _, c := range suite() {
+	for _, c := range append(suite(), shared()...) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, at) })
 	}
 }
