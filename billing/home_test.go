@@ -108,6 +108,7 @@ func suite() []part {
 		{"ModelsHaveTheirColumns", testModelsHaveTheirColumns},
 		{"CallersMayNameTheirHolds", testCallersMayNameTheirHolds},
 		{"OneFirstKeyIsMade", testOneFirstKeyIsMade},
+		{"FreedTokensAreFreeAtOnce", testFreedTokensAreFreeAtOnce},
 	}
 }
 
@@ -124,6 +125,8 @@ func shared() []part {
 		{"ReplicasChurn", testReplicasChurn},
 		{"ADeadReplicasHoldsAreEnded", testADeadReplicasHoldsAreEnded},
 		{"TheLateSettleOfAReplicaTakenForDead", testTheLateSettleOfAReplicaTakenForDead},
+		{"OthersEndingAHoldGivesNothingTwice", testOthersEndingAHoldGivesNothingTwice},
+		{"ASpillOutlivesItsProcess", testASpillOutlivesItsProcess},
 		{"AServerThatIsOutOfReach", testAServerThatIsOutOfReach},
 		{"AFlappingLineLeaksNoHold", testAFlappingLineLeaksNoHold},
 		{"NothingIsLostWhenTheServerIsKilled", testNothingIsLostWhenTheServerIsKilled},

@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -291,6 +292,17 @@ func TestNoPasswordIsInAnError(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), password) {
 			t.Errorf("the error of opening %q is %v", url, err)
 		}
+	}
+}
+
+func TestHide(t *testing.T) {
+	c, err := pgConfig("postgres://u:s3cr3t-p4ss@127.0.0.1/books")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := hide(fmt.Errorf("no entry for s3cr3t-p4ss: %w", ErrForeignDatabase), c)
+	if text := fmt.Sprintf("%v %+v", got, errors.Join(got)); strings.Contains(text, "s3cr3t") || !errors.Is(got, ErrForeignDatabase) {
+		t.Fatalf("the error is %s", text)
 	}
 }
 

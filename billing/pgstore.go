@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"gorm.io/driver/postgres"
@@ -184,10 +183,4 @@ func pgMigrate(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	return migrateUp(ctx, steps)
-}
-
-// pgNow asks the database for its time.
-func pgNow(ctx context.Context, conn *pgx.Conn) (us int64, err error) {
-	err = conn.QueryRow(ctx, "SELECT "+pgMicros).Scan(&us)
-	return us, err
 }
