@@ -10,11 +10,14 @@ import (
 	"gorm.io/gorm"
 )
 
-// NewKey describes a key to create. Limits and RPM are > 0 where given, 0 = default.
+// NewKey describes a key to create. Limits are > 0 where given; 0 is the
+// gateway's default for Limits and RPM, none for TPM and Concurrent.
 type NewKey struct {
 	Name, Description string
 	Limits            Limits
-	RPM               int64
+	RPM               int64     // requests per minute
+	TPM               int64     // tokens per minute
+	Concurrent        int64     // requests at once
 	ExpiresAt         time.Time // zero = never
 	Models            []string  // empty = all
 	Origin            string    // "" = "created"
@@ -22,7 +25,7 @@ type NewKey struct {
 
 // LimitChange changes what is not nil; values are > 0.
 type LimitChange struct {
-	Tariff, Daily, Monthly, RPM *int64
+	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
 }
 
 // KeyUsage is a key with its figures, in tokens of the current UTC periods.
@@ -53,7 +56,16 @@ func OpenAdmin(ctx context.Context, o Options) (*Admin, error) {
 		return nil, fmt.Errorf("open books: %w", err)
 	}
 	a := &Admin{opt: o, digests: newDigester(o.Pepper)}
-	if a.store, err = openStore(ctx, o, adminBusy); err != nil {
+	if o.URL == "" {
+		a.store, err = openStore(ctx, o, adminBusy)
+		a.opt.Now = o.clock()
+	} else {
+		var clock *dbClock
+		if a.store, clock, err = openPostgres(ctx, o, 0); err == nil {
+			a.opt.Now = clock.now
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open books: %w", err)
 	}
 	if err := a.store.checkPepper(a.digests); err != nil {
@@ -66,27 +78,70 @@ func OpenAdmin(ctx context.Context, o Options) (*Admin, error) {
 func (a *Admin) Close() error { return a.store.close() }
 
 // CreateKey makes a key and returns its secret, which is stored nowhere and
-// cannot be shown again. ErrInvalid: a negative limit, or an expiry in the past.
+// cannot be shown again. ErrInvalid: a negative limit, an expiry in the past,
+// or a text that cannot be stored.
 func (a *Admin) CreateKey(ctx context.Context, n NewKey) (Key, string, error) {
+	k, secret, _, err := a.create(ctx, n, false)
+	return k, secret, err
+}
+
+// CreateFirstKey makes a key when there has never been any, and says whether it
+// did; of all that try at the same time, in any process, one does. Errors as of
+// CreateKey.
+func (a *Admin) CreateFirstKey(ctx context.Context, n NewKey) (k Key, secret string, made bool, err error) {
+	return a.create(ctx, n, true)
+}
+
+func (a *Admin) create(ctx context.Context, n NewKey, first bool) (k Key, secret string, made bool, err error) {
+	defer func() {
+		if err != nil {
+			k, secret, made, err = Key{}, "", false, fmt.Errorf("create key: %w", err)
+		}
+	}()
 	now := a.opt.Now()
-	if n.Limits.Tariff < 0 || n.Limits.Daily < 0 || n.Limits.Monthly < 0 || n.RPM < 0 {
-		return Key{}, "", fmt.Errorf("create key: %w: a limit must be > 0", ErrInvalid)
+	if err := n.validate(now); err != nil {
+		return k, "", false, err
+	}
+	if secret, err = NewSecret(); err != nil {
+		return k, "", false, err
+	}
+	if k, err = newKey(n, secret, now); err != nil {
+		return k, "", false, err
+	}
+	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
+		if err := lockKeys(tx); err != nil {
+			return err
+		}
+		if first {
+			var keys int64
+			if err := tx.Model(&keyRow{}).Count(&keys).Error; err != nil || keys > 0 {
+				return err
+			}
+		}
+		made = true
+		return addKey(tx, k, a.digests, secret)
+	})
+	if err == nil && !made {
+		return Key{}, "", false, nil
+	}
+	return k, secret, made, err
+}
+
+func (n *NewKey) validate(now time.Time) error {
+	for _, limit := range []int64{n.Limits.Tariff, n.Limits.Daily, n.Limits.Monthly, n.RPM, n.TPM, n.Concurrent} {
+		if limit < 0 {
+			return fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
+		}
 	}
 	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(now) {
-		return Key{}, "", fmt.Errorf("create key: %w: the expiry is in the past", ErrInvalid)
+		return fmt.Errorf("%w: the expiry is in the past", ErrInvalid)
 	}
-	secret, err := NewSecret()
-	if err != nil {
-		return Key{}, "", err
+	for _, text := range append([]string{n.Name, n.Description, n.Origin}, n.Models...) {
+		if storable(text) != text {
+			return fmt.Errorf("%w: a text is not UTF-8, or has a zero byte", ErrInvalid)
+		}
 	}
-	k, err := newKey(n, secret, now)
-	if err != nil {
-		return Key{}, "", fmt.Errorf("create key: %w", err)
-	}
-	if err := a.store.inTx(ctx, func(tx *gorm.DB) error { return addKey(tx, k, a.digests, secret) }); err != nil {
-		return Key{}, "", fmt.Errorf("create key: %w", err)
-	}
-	return k, secret, nil
+	return nil
 }
 
 // Keys lists all keys, oldest first, with their figures of today and this month.
@@ -101,9 +156,12 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 		KeyID                                  string
 		Today, Month, Held, ReqsDay, ReqsMonth int64
 	}
-	err := db.Raw(`SELECT key_id, sum(used) FILTER (WHERE day = ?1) AS today, sum(used) FILTER (WHERE day LIKE ?2) AS month,
-		sum(held) AS held, sum(requests) FILTER (WHERE day = ?1) AS reqs_day,
-		sum(requests) FILTER (WHERE day LIKE ?2) AS reqs_month FROM accounts GROUP BY key_id`, p.day, p.month+"-%").Scan(&figures).Error
+	err := db.Raw(`SELECT key_id, CAST(sum(CASE WHEN day = ? THEN used ELSE 0 END) AS BIGINT) AS today,
+			CAST(sum(CASE WHEN day LIKE ? THEN used ELSE 0 END) AS BIGINT) AS month,
+			CAST(sum(held) AS BIGINT) AS held,
+			CAST(sum(CASE WHEN day = ? THEN requests ELSE 0 END) AS BIGINT) AS reqs_day,
+			CAST(sum(CASE WHEN day LIKE ? THEN requests ELSE 0 END) AS BIGINT) AS reqs_month
+		FROM accounts GROUP BY key_id`, p.day, p.month+"-%", p.day, p.month+"-%").Scan(&figures).Error
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}
@@ -171,7 +229,10 @@ func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
 // Errors: ErrUnknownKey; ErrInvalid for a value <= 0 or no change at all.
 func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
 	set := map[string]any{}
-	for column, v := range map[string]*int64{"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly, "rpm": c.RPM} {
+	for column, v := range map[string]*int64{
+		"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly,
+		"rpm": c.RPM, "tpm": c.TPM, "concurrent": c.Concurrent,
+	} {
 		if v == nil {
 			continue
 		}
@@ -221,7 +282,7 @@ func (a *Admin) Expire(ctx context.Context, ref string, at time.Time) (Key, erro
 // change updates columns of one key under a new revision; none = leave it.
 func (a *Admin) change(ctx context.Context, ref string, columns func(Key) map[string]any) (old, now Key, err error) {
 	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
-		row, err := a.row(tx, ref)
+		row, err := a.row(a.store.locking(tx), ref)
 		if err != nil {
 			return err
 		}

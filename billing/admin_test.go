@@ -10,9 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestOperatorsChangesReachAnOpenBook(t *testing.T) {
+func testOperatorsChangesReachAnOpenBook(t *testing.T, at home) {
 	c := newClock(testNow)
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b := openBook(t, o)
 	a := openAdmin(t, o)
 	ctx := context.Background()
@@ -59,8 +59,8 @@ func TestOperatorsChangesReachAnOpenBook(t *testing.T) {
 	}
 }
 
-func TestImportNeverRevivesARevokedKey(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testImportNeverRevivesARevokedKey(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, a := openBook(t, o), openAdmin(t, o)
 	ctx := context.Background()
 	secrets := []string{"sk-test-one", "sk-test-two", "sk-test-one"}
@@ -93,8 +93,8 @@ func TestImportNeverRevivesARevokedKey(t *testing.T) {
 	}
 }
 
-func TestOperatorsMistakesAreRefused(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testOperatorsMistakesAreRefused(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	a := openAdmin(t, o)
 	ctx := context.Background()
 	k, _, err := a.CreateKey(ctx, NewKey{})
@@ -125,9 +125,9 @@ func TestOperatorsMistakesAreRefused(t *testing.T) {
 	}
 }
 
-func TestUsageReport(t *testing.T) {
+func testUsageReport(t *testing.T, at home) {
 	c := newClock("2026-11-29T12:00:00Z")
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	one, _ := createKey(t, o, Limits{})
 	two, secret := createKey(t, o, Limits{})
 	b := openBook(t, o)
@@ -199,7 +199,7 @@ func TestUsageReport(t *testing.T) {
 	}
 }
 
-func TestAuditNamesWhatWasTamperedWith(t *testing.T) {
+func testAuditNamesWhatWasTamperedWith(t *testing.T, at home) {
 	for name, c := range map[string]struct{ tamper, problem string }{
 		"used":      {"UPDATE accounts SET used = used + 5", "used tokens: expected 30 (sum of charges), found 35"},
 		"held":      {"UPDATE accounts SET held = 0", "held tokens: expected 100 (sum of open holds), found 0"},
@@ -216,12 +216,12 @@ func TestAuditNamesWhatWasTamperedWith(t *testing.T) {
 		"both":      {"UPDATE holds SET id = (SELECT id FROM charges)", "expected a hold or a charge, found both"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := options(t.TempDir(), newClock(testNow))
+			o := at.options(t, newClock(testNow))
 			b, k := setup(t, o, Limits{})
 			settle(t, b, reserve(t, b, ask(k.ID, 50)).ID, 10, 20)
 			reserve(t, b, ask(k.ID, 100))
 			mustBalance(t, o)
-			execSQL(t, raw(t, o.DataDir), c.tamper)
+			execSQL(t, raw(t, o), c.tamper)
 			r := audit(t, o)
 			all := strings.Join(r.Problems, "\n")
 			if r.Balanced || !strings.Contains(all, c.problem) || !strings.Contains(all, k.ID) || !strings.Contains(all, "2026-11-23") {

@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"gorm.io/gorm"
@@ -46,7 +45,7 @@ func (a *Admin) Audit(ctx context.Context) (AuditReport, error) {
 			report.Problems = append(report.Problems, problems...)
 		}
 		return nil
-	}, &sql.TxOptions{ReadOnly: true})
+	}, a.store.still())
 	if err != nil {
 		return AuditReport{}, fmt.Errorf("audit: %w", err)
 	}
@@ -62,11 +61,12 @@ func auditAccounts(tx *gorm.DB) (problems []string, err error) {
 	}
 	err = tx.Raw(`WITH entries AS (
 			SELECT key_id, day, used, held, requests, 0 AS charged, 0 AS holds, 0 AS counted FROM accounts
-			UNION ALL SELECT key_id, day, 0, 0, 0, total, 0, kind = 'charge' FROM charges
+			UNION ALL SELECT key_id, day, 0, 0, 0, total, 0, CASE WHEN kind = 'charge' THEN 1 ELSE 0 END FROM charges
 			UNION ALL SELECT key_id, day, 0, 0, 0, 0, tokens, 0 FROM holds WHERE state < 3),
-		sums AS (SELECT key_id, day, sum(used) AS used, sum(charged) AS charged, sum(held) AS held, sum(holds) AS holds,
-			sum(requests) AS requests, sum(counted) AS counted FROM entries GROUP BY key_id, day)
-		SELECT sums.*, keys.id IS NOT NULL AS known FROM sums LEFT JOIN keys ON keys.id = sums.key_id
+		sums AS (SELECT key_id, day, CAST(sum(used) AS BIGINT) AS used, CAST(sum(charged) AS BIGINT) AS charged,
+			CAST(sum(held) AS BIGINT) AS held, CAST(sum(holds) AS BIGINT) AS holds,
+			CAST(sum(requests) AS BIGINT) AS requests, CAST(sum(counted) AS BIGINT) AS counted FROM entries GROUP BY key_id, day)
+		SELECT sums.*, CASE WHEN keys.id IS NULL THEN 0 ELSE 1 END AS known FROM sums LEFT JOIN keys ON keys.id = sums.key_id
 		WHERE used <> charged OR held <> holds OR requests <> counted OR keys.id IS NULL
 		ORDER BY sums.key_id, day LIMIT ?`, problemsMax).Scan(&rows).Error
 	for _, r := range rows {
@@ -100,7 +100,7 @@ func auditCharges(tx *gorm.DB) (problems []string, err error) {
 	err = tx.Raw(`SELECT c.id, c.key_id, c.day, c.kind, c.prompt, c.completion, c.total, c.hold_tokens, c.overshoot,
 			coalesce(c.ref, '') AS ref, coalesce(p.id, '') AS parent
 		FROM charges c LEFT JOIN charges p ON p.id = c.ref AND p.kind = 'charge' AND p.key_id = c.key_id AND p.day = c.day
-		WHERE c.total <> c.prompt + c.completion OR c.overshoot <> max(0, c.total - c.hold_tokens)
+		WHERE c.total <> c.prompt + c.completion OR c.overshoot <> CASE WHEN c.total > c.hold_tokens THEN c.total - c.hold_tokens ELSE 0 END
 			OR (c.kind = 'adjust') <> (p.id IS NOT NULL) OR (c.kind = 'adjust') <> (c.ref IS NOT NULL)
 		ORDER BY c.id LIMIT ?`, problemsMax).Scan(&rows).Error
 	for _, r := range rows {

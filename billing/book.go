@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -16,14 +15,16 @@ import (
 
 // Options of Open and OpenAdmin.
 type Options struct {
-	DataDir  string // made with mode 0700; holds the database, the spill file and the lock
+	DataDir  string // made with mode 0700; holds the spill file, the lock and, with SQLite, the database
 	Path     string // the SQLite file; "" = DataDir/billing.db
+	URL      string // "postgres://…": the books are in PostgreSQL, shared by any number of gateways; "" = SQLite
 	Pepper   []byte // secret of the keys' HMAC-SHA256 digests; nil = plain SHA-256
 	Defaults Limits // apply where a key sets nothing; all > 0
 
-	Now         func() time.Time // nil = time.Now
+	Now         func() time.Time // nil = time.Now, with PostgreSQL the database's clock
 	ReserveWait time.Duration    // how long Reserve waits for its commit; 0 = 250 ms
 	SettleWait  time.Duration    // how long Settle waits before it spills; 0 = 1 s
+	Lease       time.Duration    // PostgreSQL: how long a gateway's holds stand when nothing is heard of it; 0 = 10 s
 	Log         *zap.Logger      // nil = silent
 }
 
@@ -32,6 +33,7 @@ type Book struct {
 	opt    Options
 	log    *zap.Logger
 	store  *store
+	engine engine
 	keys   *keyring
 	spill  *spill
 	writer *writer
@@ -44,19 +46,20 @@ type Book struct {
 	pingMu   sync.Mutex
 	lastPing *op
 
-	mu       sync.Mutex
-	closed   bool
-	period   period
-	accounts map[string]*account
-	holds    map[string]*openHold
+	mu     sync.Mutex
+	closed bool
+	holds  map[string]*openHold
 }
 
 // writerBusy is how long the writer waits for another process in one go. It is
 // short, so that reserves fail in time and Close is not held up.
 const writerBusy = 200 * time.Millisecond
 
+// bookQuery is how long a gateway's own query of PostgreSQL may take.
+const bookQuery = 30 * time.Second
+
 // Open opens the books for a gateway: it takes the lock, migrates, checks the
-// file, posts what the spill file and open holds of a crashed predecessor say,
+// database, posts what the spill file and open holds of a crashed predecessor say,
 // and loads keys and accounts. Errors: ErrInUse, ErrForeignDatabase,
 // ErrMissingDatabase, ErrPepper, ErrInvalid, and whatever the disk says.
 func Open(ctx context.Context, o Options) (*Book, error) {
@@ -71,7 +74,7 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 	if o, err = o.prepare(); err != nil {
 		return nil, err
 	}
-	b = &Book{opt: o, log: o.Log, accounts: map[string]*account{}, holds: map[string]*openHold{}}
+	b = &Book{opt: o, log: o.Log, holds: map[string]*openHold{}}
 	if b.log == nil {
 		b.log = zap.NewNop()
 	}
@@ -89,80 +92,49 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 }
 
 func (b *Book) start(ctx context.Context) (err error) {
-	if b.store, err = openStore(ctx, b.opt, writerBusy); err != nil {
-		return err
+	var clock *dbClock
+	if b.opt.URL == "" {
+		if b.store, err = openStore(ctx, b.opt, writerBusy); err != nil {
+			return err
+		}
+		err = b.store.quickCheck()
+		b.opt.Now = b.opt.clock()
+	} else {
+		if b.store, clock, err = openPostgres(ctx, b.opt, bookQuery); err == nil {
+			b.opt.Now = clock.now
+		}
 	}
-	if err := b.store.quickCheck(); err != nil {
+	if err != nil {
 		return err
 	}
 	digests := newDigester(b.opt.Pepper)
 	if err := b.store.checkPepper(digests); err != nil {
 		return err
 	}
-	pool, err := b.store.write.DB()
-	if err != nil {
-		return err
-	}
-	conn, err := pool.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	stmts, err := prepare(ctx, conn)
-	if err != nil {
-		return errors.Join(err, conn.Close())
-	}
+	b.keys = newKeyring(digests)
 	b.writer = &writer{
-		book: b, q: newQueue(), stmts: stmts,
+		book: b, q: newQueue(),
 		drain: make(chan struct{}), abort: make(chan struct{}), ended: make(chan struct{}),
 	}
-	if err := b.recover(stmts); err != nil {
+	if clock != nil {
+		b.engine, err = newPGBooks(b, clock)
+	} else {
+		b.engine, err = newSQLiteBooks(ctx, b)
+	}
+	if err != nil {
 		return err
 	}
-	b.keys = newKeyring(digests)
-	if err := stmts.dataVersion.QueryRow().Scan(&b.writer.version); err != nil {
+	if err := b.recover(); err != nil {
 		return err
 	}
 	if err := b.keys.load(b.store.read); err != nil {
 		return err
 	}
-	if err := b.loadAccounts(); err != nil {
+	if err := b.engine.begin(); err != nil {
 		return err
 	}
 	go b.writer.run()
 	return nil
-}
-
-// loadAccounts rebuilds the current day and month from the database. The day
-// is the newest that the books know, whatever the clock says.
-func (b *Book) loadAccounts() error {
-	var newest sql.NullString
-	if err := b.store.read.Raw("SELECT max(day) FROM accounts").Scan(&newest).Error; err != nil {
-		return err
-	}
-	b.period = periodOf(b.opt.Now())
-	if newest.String > b.period.day {
-		day, err := parseDay(newest.String)
-		if err != nil {
-			return fmt.Errorf("accounts: %w", err)
-		}
-		b.log.Warn("books: the clock is behind the books", zap.String("day", newest.String))
-		b.period = periodOf(day)
-	}
-	var rows []struct {
-		KeyID, Day string
-		Used, Held int64
-	}
-	err := b.store.read.Raw("SELECT key_id, day, used, held FROM accounts WHERE day >= ?", b.period.month+"-01").Scan(&rows).Error
-	for _, r := range rows {
-		a := b.accounts[r.KeyID]
-		if a == nil {
-			a = &account{}
-			b.accounts[r.KeyID] = a
-			a.roll(b.period)
-		}
-		a.add(r.Day, r.Used, r.Held)
-	}
-	return err
 }
 
 // Close ends the books: nothing more is reserved, what is queued is committed
@@ -200,8 +172,8 @@ func (b *Book) close(ctx context.Context) error {
 
 func (b *Book) release() error {
 	var errs []error
-	if b.writer != nil {
-		errs = append(errs, b.writer.stmts.close(), b.writer.stmts.conn.Close())
+	if b.engine != nil {
+		errs = append(errs, b.engine.close())
 	}
 	if b.store != nil {
 		errs = append(errs, b.store.close())

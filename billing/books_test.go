@@ -3,8 +3,10 @@ package billing
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,7 +42,11 @@ var plenty = Limits{Tariff: 1 << 50, Daily: 1 << 50, Monthly: 1 << 50}
 
 func options(dir string, c *clock) Options {
 	// Waits are long: only tests of the waits themselves shorten them.
-	return Options{DataDir: dir, Defaults: plenty, Now: c.Now, ReserveWait: 30 * time.Second, SettleWait: 30 * time.Second}
+	o := Options{DataDir: dir, Defaults: plenty, ReserveWait: 30 * time.Second, SettleWait: 30 * time.Second}
+	if c != nil {
+		o.Now = c.Now
+	}
+	return o
 }
 
 func openBook(t testing.TB, o Options) *Book {
@@ -153,28 +159,49 @@ func mustBalance(t testing.TB, o Options) AuditReport {
 	return r
 }
 
-// raw is a connection past all of our code.
-func raw(t testing.TB, dir string) *sql.DB {
+// rawDB is a connection past all of our code.
+type rawDB struct {
+	*sql.DB
+	pg bool
+}
+
+func raw(t testing.TB, o Options) *rawDB {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, databaseFile)+"?_pragma=busy_timeout(5000)")
+	driver, dsn := "sqlite", "file:"+filepath.Join(o.DataDir, databaseFile)+"?_pragma=busy_timeout(5000)"
+	if o.URL != "" {
+		driver, dsn = "pgx", o.URL
+	}
+	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { db.Close() })
-	return db
+	return &rawDB{db, o.URL != ""}
 }
 
-func execSQL(t testing.TB, db *sql.DB, query string, args ...any) {
+// words spells parameters as the database wants them.
+func (db *rawDB) words(query string) string {
+	for n := 1; db.pg && strings.Contains(query, "?"); n++ {
+		query = strings.Replace(query, "?", fmt.Sprintf("$%d", n), 1)
+	}
+	return query
+}
+
+func (db *rawDB) row(query string, args ...any) *sql.Row {
+	return db.QueryRow(db.words(query), args...)
+}
+
+func execSQL(t testing.TB, db *rawDB, query string, args ...any) {
 	t.Helper()
-	if _, err := db.Exec(query, args...); err != nil {
+	if _, err := db.Exec(db.words(query), args...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func number(t testing.TB, db *sql.DB, query string, args ...any) (n int64) {
+func number(t testing.TB, db *rawDB, query string, args ...any) (n int64) {
 	t.Helper()
-	if err := db.QueryRow(query, args...).Scan(&n); err != nil {
+	if err := db.row(query, args...).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -202,35 +229,3 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // testNow is in the middle of a day and a month.
 const testNow = "2026-11-23T12:00:00Z"
-
-func BenchmarkReserveSettle(b *testing.B) {
-	for _, callers := range []int{1, 64} {
-		b.Run(map[int]string{1: "1", 64: "64"}[callers], func(b *testing.B) {
-			o := Options{DataDir: b.TempDir(), Defaults: plenty, ReserveWait: 30 * time.Second, SettleWait: 30 * time.Second}
-			book, k := setup(b, o, Limits{})
-			before := cpuTime(b)
-			work := make(chan struct{})
-			var wg sync.WaitGroup
-			b.ResetTimer()
-			for range callers {
-				wg.Go(func() {
-					for range work {
-						h, err := book.Reserve(context.Background(), ask(k.ID, 1000))
-						if err == nil {
-							err = book.Settle(context.Background(), h.ID, Outcome{Prompt: 10, Completion: 20, Provenance: Reported})
-						}
-						if err != nil {
-							b.Error(err)
-						}
-					}
-				})
-			}
-			for range b.N {
-				work <- struct{}{}
-			}
-			close(work)
-			wg.Wait()
-			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
-		})
-	}
-}

@@ -19,11 +19,11 @@ func refused(t *testing.T, err error) *BudgetError {
 	return b
 }
 
-func TestParallelReservesAdmitExactlyTheBudget(t *testing.T) {
+func testParallelReservesAdmitExactlyTheBudget(t *testing.T, at home) {
 	const callers, each, fit = 200, 7, 31
 	for _, l := range []Limits{{Daily: fit*each + 6}, {Monthly: fit * each}, {Tariff: fit*each + 1}} {
 		for round := range 4 {
-			o := options(t.TempDir(), newClock(testNow))
+			o := at.options(t, newClock(testNow))
 			b, k := setup(t, o, l)
 			var admitted, denied atomic.Int64
 			var wg sync.WaitGroup
@@ -48,7 +48,7 @@ func TestParallelReservesAdmitExactlyTheBudget(t *testing.T) {
 			if admitted.Load() != fit || denied.Load() != callers-fit {
 				t.Fatalf("round %d, %+v: admitted %d, denied %d, want %d and %d", round, l, admitted.Load(), denied.Load(), fit, callers-fit)
 			}
-			if n := number(t, raw(t, o.DataDir), "SELECT sum(held) FROM accounts"); n != fit*each {
+			if n := number(t, raw(t, o), "SELECT sum(held) FROM accounts"); n != fit*each {
 				t.Fatalf("database holds %d, want %d", n, fit*each)
 			}
 			shut(t, b)
@@ -56,8 +56,8 @@ func TestParallelReservesAdmitExactlyTheBudget(t *testing.T) {
 	}
 }
 
-func TestUnusedHoldComesBackAndOvershootIsRecorded(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testUnusedHoldComesBackAndOvershootIsRecorded(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{Daily: 100})
 	h := reserve(t, b, ask(k.ID, 90))
 	_ = refused(t, func() error { _, err := b.Reserve(context.Background(), ask(k.ID, 20)); return err }())
@@ -67,7 +67,7 @@ func TestUnusedHoldComesBackAndOvershootIsRecorded(t *testing.T) {
 	} else {
 		settle(t, b, h.ID, 70, 30)
 	}
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	if n := number(t, db, "SELECT sum(overshoot) FROM charges"); n != 30 {
 		t.Fatalf("overshoot is %d, want 30", n)
 	}
@@ -78,8 +78,8 @@ func TestUnusedHoldComesBackAndOvershootIsRecorded(t *testing.T) {
 	mustBalance(t, o)
 }
 
-func TestRefusalNamesTheLongestWait(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testRefusalNamesTheLongestWait(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{Daily: 10, Monthly: 30, Tariff: 20})
 	month := 7*24*time.Hour + 12*time.Hour // to 1 December
 	for _, c := range []struct {
@@ -97,7 +97,7 @@ func TestRefusalNamesTheLongestWait(t *testing.T) {
 	}
 }
 
-func TestHoldSize(t *testing.T) {
+func testHoldSize(t *testing.T, at home) {
 	known := func(n int64) func() (int64, bool) { return func() (int64, bool) { return n, true } }
 	unknown := func() (int64, bool) { return 0, false }
 	for name, c := range map[string]struct {
@@ -119,7 +119,7 @@ func TestHoldSize(t *testing.T) {
 		"prompt overflows":        {HoldRequest{PromptBound: math.MaxInt64, DefaultCeiling: 1, Choices: math.MaxInt64}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, k := setup(t, options(t.TempDir(), newClock(testNow)), Limits{Daily: 1000})
+			b, k := setup(t, at.options(t, newClock(testNow)), Limits{Daily: 1000})
 			c.request.KeyID = k.ID
 			h, err := b.Reserve(context.Background(), c.request)
 			if c.tokens == 0 {
@@ -137,7 +137,7 @@ func TestHoldSize(t *testing.T) {
 			}
 		})
 	}
-	b, k := setup(t, options(t.TempDir(), newClock(testNow)), Limits{})
+	b, k := setup(t, at.options(t, newClock(testNow)), Limits{})
 	for _, r := range []HoldRequest{{Choices: 1}, {PromptBound: 1}, {PromptBound: 1, Choices: 1, Ceiling: -1}} {
 		r.KeyID = k.ID
 		if _, err := b.Reserve(context.Background(), r); !errors.Is(err, ErrInvalid) {
@@ -146,9 +146,9 @@ func TestHoldSize(t *testing.T) {
 	}
 }
 
-func TestPeriodsRollOver(t *testing.T) {
+func testPeriodsRollOver(t *testing.T, at home) {
 	c := newClock("2026-11-29T23:59:00Z")
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b, k := setup(t, o, Limits{Daily: 100, Monthly: 150})
 	spans := reserve(t, b, ask(k.ID, 100))
 	c.Add(2 * time.Minute) // 30 November
@@ -171,7 +171,7 @@ func TestPeriodsRollOver(t *testing.T) {
 	if bal := balance(t, b, k.ID); bal.UsedMonth != 0 || bal.HeldMonth != 0 || bal.Month != "2026-12" {
 		t.Fatalf("balance is %+v", bal)
 	}
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	for day, want := range map[string]int64{"2026-11-29": 60, "2026-11-30": 50} {
 		if n := number(t, db, "SELECT used FROM accounts WHERE day = ?", day); n != want {
 			t.Fatalf("%s: used %d, want %d", day, n, want)
@@ -180,9 +180,9 @@ func TestPeriodsRollOver(t *testing.T) {
 	mustBalance(t, o)
 }
 
-func TestClockJumpingBackOpensNoOldDay(t *testing.T) {
+func testClockJumpingBackOpensNoOldDay(t *testing.T, at home) {
 	c := newClock("2026-12-01T00:30:00Z")
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b, k := setup(t, o, Limits{Daily: 100})
 	settle(t, b, reserve(t, b, ask(k.ID, 100)).ID, 100, 0)
 	c.Add(-time.Hour)

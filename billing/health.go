@@ -17,6 +17,9 @@ type Stats struct {
 	Commits       int64 // since start
 	FailedCommits int64 // since start
 	LastCommit    time.Time
+
+	Replicas  int64 // gateways that share the books and are alive, this one included; 1 on SQLite
+	Recovered int64 // holds of dead replicas that this one ended, since start; 0 on SQLite, which does it at Open
 }
 
 // Stats reads the figures; it touches no database.
@@ -24,12 +27,15 @@ func (b *Book) Stats() Stats {
 	b.mu.Lock()
 	open := len(b.holds)
 	b.mu.Unlock()
-	return Stats{
-		Keys: int64(b.keys.size()), OpenHolds: int64(open), QueueDepth: int64(b.writer.q.depth()),
+	s := Stats{
+		Replicas: 1,
+		Keys:     int64(b.keys.size()), OpenHolds: int64(open), QueueDepth: int64(b.writer.q.depth()),
 		Spilled: b.spill.depth(), SettleLate: b.spill.late.Load(), Abandoned: b.abandoned.Load(),
 		Commits: b.writer.commits.Load(), FailedCommits: b.writer.failed.Load(),
 		LastCommit: instant(b.writer.lastCommit.Load()),
 	}
+	b.engine.figures(&s)
+	return s
 }
 
 // Balance is a key's account in its current periods, in tokens.
@@ -75,10 +81,7 @@ func (b *Book) ping() (*op, error) {
 			return last, nil
 		}
 	}
-	o := newTask(func(s *statements) error {
-		_, err := s.heartbeat.Exec(fmt.Sprint(micros(b.opt.Now())))
-		return err
-	})
+	o := newOp(opPing, nil, nil)
 	if !b.writer.q.push(o, reserveMax) {
 		return nil, fmt.Errorf("books: %w: too many operations wait", ErrUnavailable)
 	}

@@ -16,36 +16,27 @@ func (b *Book) Import(ctx context.Context, secrets []string, origin string) (add
 			return 0, fmt.Errorf("import keys: %w: secret %d has a form that is refused", ErrInvalid, i+1)
 		}
 	}
-	o := newTask(func(s *statements) (err error) {
-		added, err = b.importKeys(s, secrets, origin)
-		return err
-	})
 	if b.isClosed() {
 		return 0, fmt.Errorf("import keys: %w", ErrClosed)
 	}
-	if !b.writer.q.push(o, queueMax) {
-		return 0, fmt.Errorf("import keys: %w", ErrUnavailable)
+	err = b.engine.transact(ctx, func(tx *gorm.DB) (err error) {
+		added, err = b.importKeys(tx, secrets, origin)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("import keys: %w", err)
 	}
-	select {
-	case <-o.done:
-	case <-b.writer.ended:
-		return 0, fmt.Errorf("import keys: %w", ErrClosed)
-	case <-ctx.Done():
-		return 0, fmt.Errorf("import keys: %w", context.Cause(ctx))
-	}
-	if o.err != nil {
-		return 0, fmt.Errorf("import keys: %w", o.err)
-	}
-	// The writer's poll does not see commits of its own connection.
+	// Nobody tells a process about its own changes.
 	if err := b.keys.load(b.store.read); err != nil {
 		return 0, fmt.Errorf("import keys: %w", err)
 	}
 	return added, nil
 }
 
-func (b *Book) importKeys(s *statements, secrets []string, origin string) (added int, err error) {
-	tx := b.store.write.Session(&gorm.Session{NewDB: true, Context: context.Background()})
-	tx.Statement.ConnPool = s.conn
+func (b *Book) importKeys(tx *gorm.DB, secrets []string, origin string) (added int, err error) {
+	if err := lockKeys(tx); err != nil {
+		return 0, err
+	}
 	for _, secret := range secrets {
 		if known, err := knownSecret(tx, b.keys.digests, secret); err != nil || known {
 			if err != nil {

@@ -131,11 +131,18 @@ func contentsWithLog(path string) (tables int, format string, err error) {
 	return contents(filepath.Join(dir, databaseFile), false)
 }
 
-// writeInstance leaves the mark that books live here.
-func writeInstance(dataDir, instance string) error {
+// claim leaves the mark that the books of this instance live here. A spill
+// file that belongs to other books must not be posted in these.
+func claim(dataDir, instance string) error {
 	path := filepath.Join(dataDir, instanceFile)
-	if known, err := os.ReadFile(path); err == nil && string(bytes.TrimSpace(known)) == instance {
+	known, err := os.ReadFile(path)
+	if err == nil && string(bytes.TrimSpace(known)) == instance {
 		return nil
+	}
+	spilled := filepath.Join(dataDir, spillFile)
+	if info, statErr := os.Stat(spilled); err == nil && statErr == nil && info.Size() > 0 {
+		return fmt.Errorf("%w: %s holds settles of other books than this database's; open those first, or move the file away",
+			ErrMissingDatabase, spilled)
 	}
 	return os.WriteFile(path, []byte(instance+"\n"), 0o600)
 }

@@ -44,6 +44,8 @@ type Key struct {
 	Display     string   // prefix and last four characters of long secrets, else ""
 	Own         Limits   // as set on the key; Book.Effective fills the defaults in
 	RPM         int64    // requests per window of its own, 0 = the gateway's default
+	TPM         int64    // tokens per minute, 0 = none
+	Concurrent  int64    // requests at once, 0 = none
 	Models      []string // allowed models, empty = all
 	Origin      string   // "created", "env" or "demo"
 

@@ -119,7 +119,7 @@ func newKey(n NewKey, secret string, now time.Time) (Key, error) {
 	}
 	return Key{
 		ID: id, Name: n.Name, Description: n.Description, Display: display(secret),
-		Own: n.Limits, RPM: n.RPM, Models: n.Models, Origin: origin,
+		Own: n.Limits, RPM: n.RPM, TPM: n.TPM, Concurrent: n.Concurrent, Models: n.Models, Origin: origin,
 		CreatedAt: instant(micros(now)), ExpiresAt: instant(micros(n.ExpiresAt)),
 	}, nil
 }

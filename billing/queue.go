@@ -20,7 +20,8 @@ const (
 	opVoid                  // end a hold without a charge, keep its trace
 	opErase                 // remove a hold whose caller gave up
 	opCorrect               // post what a charge was too small by
-	opTask                  // anything rare
+	opPing                  // prove that commits work
+	opTask                  // anything rare; SQLite only
 )
 
 // Life of an operation. Only reserves are ever given up.
@@ -42,6 +43,7 @@ type op struct {
 	committed atomic.Bool
 	done      chan struct{}
 	err       error
+	refused   error  // why a reserve was committed as nothing: a budget, a key that ended meanwhile
 	posted    *entry // what a correction appended, nil for nothing
 }
 

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -9,20 +10,20 @@ import (
 
 // recover brings the books to rest after whatever ended the last gateway:
 // first the settles that were spilled, then the holds that nobody ended.
-func (b *Book) recover(s *statements) error {
+func (b *Book) recover() error {
 	spill, records, err := openSpill(b.opt.DataDir)
 	if err != nil {
 		return fmt.Errorf("spill: %w", err)
 	}
 	b.spill = spill
-	stuck, err := b.replay(s, records)
+	stuck, err := b.replay(records)
 	if err != nil {
 		return fmt.Errorf("replay spill: %w", err)
 	}
 	if err := spill.replayed(stuck); err != nil {
 		return fmt.Errorf("empty spill: %w", err)
 	}
-	n, err := b.recoverHolds(s)
+	n, err := b.engine.recover()
 	if err != nil {
 		return fmt.Errorf("recover holds: %w", err)
 	}
@@ -34,19 +35,17 @@ func (b *Book) recover(s *statements) error {
 
 // replay posts spilled records in their order, each at most once. Records that
 // can never be posted are counted and kept for a person to look at.
-func (b *Book) replay(s *statements, records []entry) (stuck int, err error) {
+func (b *Book) replay(records []entry) (stuck int, err error) {
 	for i := range records {
 		e := &records[i]
-		_, err := s.inTx(func() error {
-			if e.Adjust {
-				_, err := s.adjust(e)
-				return err
-			}
-			return s.post(e)
-		})
+		kind := opSettle
+		if e.Adjust {
+			kind = opCorrect
+		}
+		_, _, err := b.engine.commit([]*op{newOp(kind, nil, e)}, nil)
 		switch {
 		case err == nil:
-		case permanent(err):
+		case b.engine.permanent(err):
 			stuck++
 			b.log.Error("books: a spilled settle cannot be posted; run the audit", zap.String("charge", e.ID), zap.Error(err))
 		default:
@@ -56,63 +55,62 @@ func (b *Book) replay(s *statements, records []entry) (stuck int, err error) {
 	return stuck, nil
 }
 
-// recoverHolds ends every open hold in one transaction: one that was never
-// forwarded costs nothing, an answer that had begun costs what was seen of it.
-func (b *Book) recoverHolds(s *statements) (int, error) {
-	var open []struct {
-		ID, KeyID, Day, Model, Endpoint, RequestID string
-		Tokens, PromptEstimate                     int64
-		State                                      int
-		SeenPrompt, SeenCompletion, AdmittedAt     int64
-	}
-	if err := b.store.read.Raw("SELECT * FROM holds WHERE state < 3 ORDER BY id").Scan(&open).Error; err != nil {
-		return 0, err
-	}
-	if len(open) == 0 {
-		return 0, nil
-	}
-	now := micros(b.opt.Now())
-	_, err := s.inTx(func() error {
-		for _, h := range open {
-			e := &entry{
-				ID: h.ID, KeyID: h.KeyID, Day: h.Day, Model: h.Model, Endpoint: h.Endpoint, RequestID: h.RequestID,
-				Provenance: Expired, HoldTokens: h.Tokens, Note: "found open at start", AdmittedAt: h.AdmittedAt, SettledAt: now,
-			}
-			if h.State == stateAnswering {
-				e.Provenance, e.Prompt, e.Completion = Recovered, h.SeenPrompt, h.SeenCompletion
-				if e.Prompt == 0 {
-					e.Prompt = h.PromptEstimate
-				}
-			}
-			if err := s.post(e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return len(open), err
+// holdRow is a row of the table holds, as recovery needs it.
+type holdRow struct {
+	ID, KeyID, Day, Model, Endpoint, RequestID string
+	Tokens, PromptEstimate                     int64
+	State                                      int64
+	SeenPrompt, SeenCompletion, AdmittedAt     int64
 }
 
-// Admissions lists when requests were admitted at or after since, by key id
-// and in order of time: from charges, open holds and voided ones. Request
-// windows are rebuilt from it. Voided holds are known for a day.
-func (b *Book) Admissions(since time.Time) (map[string][]time.Time, error) {
+// outcome is what an open hold costs whose process is dead: nothing when it
+// was never forwarded, what was seen of the answer when that had begun.
+func (h *holdRow) outcome(now int64, note string) *entry {
+	e := &entry{
+		ID: h.ID, KeyID: h.KeyID, Day: h.Day, Model: h.Model, Endpoint: h.Endpoint, RequestID: h.RequestID,
+		Provenance: Expired, HoldTokens: h.Tokens, Note: note, AdmittedAt: h.AdmittedAt, SettledAt: now,
+	}
+	if h.State == stateAnswering {
+		e.Provenance, e.Prompt, e.Completion = Recovered, h.SeenPrompt, h.SeenCompletion
+		if e.Prompt == 0 {
+			e.Prompt = h.PromptEstimate
+		}
+	}
+	return e
+}
+
+// Admission is one admitted request.
+type Admission struct {
+	ID, KeyID string
+	At        time.Time // UTC
+	Tokens    int64     // what it cost with its corrections, what it holds while it is open, 0 when it was voided
+}
+
+// idAge is how much older than its admission a hold's id may be: ids of
+// callers are minted before they wait, and clocks of machines differ.
+const idAge = 5 * time.Minute
+
+// Admissions lists the requests admitted at or after since, in order of time
+// and of all replicas: charged, open and voided ones. Request windows are
+// rebuilt from it. Voided holds are known for a day. ErrUnavailable.
+func (b *Book) Admissions(ctx context.Context, since time.Time) ([]Admission, error) {
 	var rows []struct {
-		KeyID      string
-		AdmittedAt int64
+		ID, KeyID          string
+		AdmittedAt, Tokens int64
 	}
 	// Ids begin with the time they were minted: a range of the primary keys.
-	floor, from := idFloor(since), micros(since)
-	err := b.store.read.Raw(`SELECT key_id, admitted_at FROM (
-		SELECT key_id, admitted_at FROM charges WHERE id >= ? AND admitted_at >= ? AND kind = 'charge'
-		UNION ALL SELECT key_id, admitted_at FROM holds WHERE id >= ? AND admitted_at >= ?) ORDER BY admitted_at`,
+	floor, from := idFloor(since.Add(-idAge)), micros(since)
+	err := b.store.read.WithContext(ctx).Raw(`SELECT id, key_id, admitted_at, CAST(sum(tokens) AS BIGINT) AS tokens FROM (
+		SELECT coalesce(ref, id) AS id, key_id, admitted_at, total AS tokens FROM charges WHERE id >= ? AND admitted_at >= ?
+		UNION ALL SELECT id, key_id, admitted_at, CASE WHEN state = 3 THEN 0 ELSE tokens END FROM holds
+		WHERE id >= ? AND admitted_at >= ?) AS admitted GROUP BY id, key_id, admitted_at ORDER BY admitted_at, id`,
 		floor, from, floor, from).Scan(&rows).Error
 	if err != nil {
 		return nil, fmt.Errorf("admissions: %w: %w", ErrUnavailable, err)
 	}
-	times := map[string][]time.Time{}
-	for _, r := range rows {
-		times[r.KeyID] = append(times[r.KeyID], instant(r.AdmittedAt))
+	list := make([]Admission, len(rows))
+	for i, r := range rows {
+		list[i] = Admission{ID: r.ID, KeyID: r.KeyID, At: instant(r.AdmittedAt), Tokens: r.Tokens}
 	}
-	return times, nil
+	return list, nil
 }

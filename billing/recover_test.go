@@ -11,11 +11,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-func TestHoldsFoundOpenAreEndedByWhatWasSeen(t *testing.T) {
+func testHoldsFoundOpenAreEndedByWhatWasSeen(t *testing.T, at home) {
 	c := newClock(testNow)
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b, k := setup(t, o, Limits{})
 	request := ask(k.ID, 100)
 	request.PromptEstimate = 25
@@ -26,19 +28,19 @@ func TestHoldsFoundOpenAreEndedByWhatWasSeen(t *testing.T) {
 	b.Void(voided.ID)
 	flush(t, b)
 
-	o.DataDir = copyDir(t, o.DataDir)
+	o = at.crash(t, b, o)
 	again := openBook(t, o)
 	if bal := balance(t, again, k.ID); bal.UsedToday != 25+16 || bal.HeldToday != 0 {
 		t.Fatalf("balance is %+v", bal)
 	}
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	for id, want := range map[string]struct {
 		provenance         string
 		prompt, completion int64
 	}{quiet.ID: {"expired", 0, 0}, forwarded.ID: {"recovered", 25, 0}, answering.ID: {"recovered", 7, 9}} {
 		var provenance string
 		var prompt, completion int64
-		if err := db.QueryRow("SELECT provenance, prompt, completion FROM charges WHERE id = ?", id).Scan(&provenance, &prompt, &completion); err != nil {
+		if err := db.row("SELECT provenance, prompt, completion FROM charges WHERE id = ?", id).Scan(&provenance, &prompt, &completion); err != nil {
 			t.Fatal(err)
 		}
 		if provenance != want.provenance || prompt != want.prompt || completion != want.completion {
@@ -53,41 +55,46 @@ func TestHoldsFoundOpenAreEndedByWhatWasSeen(t *testing.T) {
 	}
 }
 
-func TestAdmissionsListEveryAdmittedRequest(t *testing.T) {
+func testAdmissionsListEveryAdmittedRequest(t *testing.T, at home) {
 	c := newClock(testNow)
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b, k := setup(t, o, Limits{})
 	settle(t, b, reserve(t, b, ask(k.ID, 1)).ID, 1, 0)
 	c.Add(time.Minute)
 	since := c.Now()
 	old := reserve(t, b, ask(k.ID, 1))
 	c.Add(time.Second)
-	b.Void(reserve(t, b, ask(k.ID, 1)).ID)
+	void := reserve(t, b, ask(k.ID, 1))
+	b.Void(void.ID)
 	c.Add(time.Second)
 	settle(t, b, old.ID, 1, 0)
 	if err := b.Correct(context.Background(), old.ID, Outcome{Prompt: 2, Provenance: Reported}); err != nil {
 		t.Fatal(err)
 	}
-	reserve(t, b, ask(k.ID, 1))
+	open := reserve(t, b, ask(k.ID, 1))
 	flush(t, b)
-	all, err := b.Admissions(since)
+	all, err := b.Admissions(context.Background(), since)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []time.Time{since, since.Add(time.Second), since.Add(2 * time.Second)}
-	if got := all[k.ID]; fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Fatalf("admissions are %v, want %v", got, want)
+	want := []Admission{
+		{old.ID, k.ID, since, 2}, // settled for 1, corrected to 2
+		{void.ID, k.ID, since.Add(time.Second), 0},
+		{open.ID, k.ID, since.Add(2 * time.Second), 1},
+	}
+	if diff := cmp.Diff(want, all); diff != "" {
+		t.Fatal(diff)
 	}
 }
 
-func TestVoidedHoldsAreForgottenAfterADay(t *testing.T) {
+func testVoidedHoldsAreForgottenAfterADay(t *testing.T, at home) {
 	c := newClock(testNow)
-	o := options(t.TempDir(), c)
+	o := at.options(t, c)
 	b, k := setup(t, o, Limits{})
 	b.Void(reserve(t, b, ask(k.ID, 1)).ID)
 	open := reserve(t, b, ask(k.ID, 1))
 	flush(t, b)
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	if n := number(t, db, "SELECT count(*) FROM holds WHERE state = 3"); n != 1 {
 		t.Fatalf("%d voided holds, want 1", n)
 	}
@@ -102,7 +109,7 @@ const childEnv = "BILLING_TEST_CHILD"
 // TestMain lets the test binary be the process that is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
-		if err := workUntilKilled(dir, os.Getenv(childEnv+"_KEY")); err != nil {
+		if err := workUntilKilled(dir, os.Getenv(childEnv+"_URL"), os.Getenv(childEnv+"_KEY")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -111,8 +118,8 @@ func TestMain(m *testing.M) {
 }
 
 // workUntilKilled prints the id of each settle after it was acknowledged.
-func workUntilKilled(dir, keyID string) error {
-	b, err := Open(context.Background(), Options{DataDir: dir, Defaults: plenty, ReserveWait: 30 * time.Second})
+func workUntilKilled(dir, url, keyID string) error {
+	b, err := Open(context.Background(), Options{DataDir: dir, URL: url, Defaults: plenty, ReserveWait: 30 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -144,13 +151,13 @@ func workUntilKilled(dir, keyID string) error {
 	return <-failed
 }
 
-func TestNoAcknowledgedSettleIsLostByKill(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testNoAcknowledgedSettleIsLostByKill(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	k, _ := createKey(t, o, Limits{})
 	acknowledged := map[string]bool{}
 	for round := range 6 {
 		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childEnv+"="+o.DataDir, childEnv+"_KEY="+k.ID)
+		child.Env = append(os.Environ(), childEnv+"="+o.DataDir, childEnv+"_URL="+o.URL, childEnv+"_KEY="+k.ID)
 		child.Stderr = os.Stderr
 		pipe, err := child.StdoutPipe()
 		if err != nil {
@@ -174,7 +181,7 @@ func TestNoAcknowledgedSettleIsLostByKill(t *testing.T) {
 		}
 	}
 	b := openBook(t, o)
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	for id := range acknowledged {
 		if len(id) != 36 {
 			continue // a line torn by the kill

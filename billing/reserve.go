@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // HoldRequest asks for the tokens that a request may cost at worst.
 type HoldRequest struct {
+	// ID becomes the hold's and later the charge's id: a UUIDv7 of NewHoldID, at
+	// most five minutes old, never used before. "" = one is minted.
+	ID                     string
 	KeyID, Model, Endpoint string
 	RequestID              string // the proxy's id, kept for reference, never an idempotency key
 
@@ -24,7 +29,24 @@ func (r *HoldRequest) validate() error {
 	if r.PromptBound <= 0 || r.PromptEstimate < 0 || r.Ceiling < 0 || r.Choices < 1 || r.DefaultCeiling < 0 {
 		return fmt.Errorf("reserve: %w: bounds must be positive", ErrInvalid)
 	}
+	if r.ID == "" {
+		return nil
+	}
+	// Ids are compared as text and sort by time: only one spelling will do.
+	if id, err := uuid.Parse(r.ID); err != nil || id.Version() != 7 || id.String() != r.ID {
+		return fmt.Errorf("reserve: %w: the id is no UUIDv7", ErrInvalid)
+	}
 	return nil
+}
+
+// NewHoldID mints an id for a hold, a UUIDv7 by the clock of the books. It is
+// "" when the machine has no random numbers; Reserve then fails by itself.
+func (b *Book) NewHoldID() string {
+	id, err := newUUID(b.opt.Now())
+	if err != nil {
+		return ""
+	}
+	return id.String()
 }
 
 // Hold is a committed reservation.
@@ -42,15 +64,59 @@ type Hold struct {
 
 // openHold is a hold in memory, from its admission until the commit that ends it.
 type openHold struct {
-	id, keyID, model, endpoint, requestID, day string
-	tokens, promptBound, promptEstimate        int64
-	admittedAt                                 int64 // microseconds UTC
+	id, keyID, model, endpoint, requestID string
+	promptBound, promptEstimate           int64
 
-	account *account
+	want   want
+	prompt int64 // the figure that counts for want
+	grant        // once it is decided
+
+	account *account // the account in memory that it is part of; nil where the database decides
 	// Guarded by Book.mu:
 	seen   Progress
 	queued bool // a checkpoint waits in the queue
 	ending *op  // the settle or void that ends it
+}
+
+// grant is what was decided for a hold.
+type grant struct {
+	day, month       string
+	tokens, ceiling  int64
+	admittedAt       int64 // microseconds UTC
+	limit, remaining int64
+	resetIn          time.Duration
+}
+
+// decide grants what h wants from the account a, which it leaves as it is, or
+// returns the *BudgetError that refuses it.
+func (h *openHold) decide(a *account, p period, l Limits, now time.Time) error {
+	bs := a.budgets(l, p, now)
+	need, ceiling, refused := h.want.size(&bs, h.prompt)
+	if refused != nil {
+		return refused
+	}
+	least := tightest(&bs)
+	h.grant = grant{
+		day: p.day, month: p.month, tokens: need, ceiling: ceiling, admittedAt: micros(now),
+		limit: least.limit, remaining: least.left() - need, resetIn: least.resetIn,
+	}
+	return nil
+}
+
+// move changes the account in memory that the hold is part of.
+func (h *openHold) move(used, held int64) {
+	if h.account != nil {
+		h.account.add(h.day, used, held)
+	}
+}
+
+// hold is the granted hold as its caller sees it.
+func (h *openHold) hold() Hold {
+	return Hold{
+		ID: h.id, KeyID: h.keyID, Tokens: h.tokens, Ceiling: h.ceiling, Day: h.day, Month: h.month,
+		AdmittedAt: instant(h.admittedAt),
+		Limit:      h.limit, Remaining: h.remaining, ResetIn: h.resetIn,
+	}
 }
 
 // Reserve holds the worst case of a request over the key's three budgets, all
@@ -71,73 +137,68 @@ func (b *Book) Reserve(ctx context.Context, r HoldRequest) (Hold, error) {
 	if err := k.usable(b.opt.Now()); err != nil {
 		return Hold{}, fmt.Errorf("reserve: %w: %w", ErrUnknownKey, err)
 	}
-	hold, open, err := b.admit(k, &r, r.PromptBound, r.PromptTokens == nil)
+	hold, err := b.admit(ctx, k, &r, r.PromptBound, r.PromptTokens == nil)
 	var refused *BudgetError
 	if r.PromptTokens != nil && errors.As(err, &refused) {
+		// Counting may take long: nothing is locked or held meanwhile.
 		prompt := r.PromptBound
 		if n, ok := r.PromptTokens(); ok && n > 0 {
 			prompt = min(prompt, n)
 		}
-		hold, open, err = b.admit(k, &r, prompt, true)
+		hold, err = b.admit(ctx, k, &r, prompt, true)
 	}
+	return hold, err
+}
+
+// admit takes the tokens and returns once they are committed. last says that
+// no better figure of the prompt will follow.
+func (b *Book) admit(ctx context.Context, k *Key, r *HoldRequest, prompt int64, last bool) (Hold, error) {
+	h, err := b.take(k, r, prompt, last)
 	if err != nil {
 		return Hold{}, err
 	}
-	if err := b.commitHold(ctx, open); err != nil {
+	if err := b.commitHold(ctx, h); err != nil {
+		var refused *BudgetError
+		if errors.As(err, &refused) {
+			return Hold{}, refused
+		}
 		return Hold{}, fmt.Errorf("reserve: %w", err)
 	}
-	return hold, nil
+	return h.hold(), nil
 }
 
-// admit decides in memory and takes the tokens. last says that no better
-// figure of the prompt will follow.
-func (b *Book) admit(k *Key, r *HoldRequest, prompt int64, last bool) (Hold, *openHold, error) {
+// take gives a request its place among the open holds.
+func (b *Book) take(k *Key, r *HoldRequest, prompt int64, last bool) (*openHold, error) {
 	now := b.opt.Now()
-	id, err := newUUID(now)
-	if err != nil {
-		return Hold{}, nil, fmt.Errorf("reserve: %w: %w", ErrUnavailable, err)
+	id := r.ID
+	if id == "" {
+		minted, err := newUUID(now)
+		if err != nil {
+			return nil, fmt.Errorf("reserve: %w: %w", ErrUnavailable, err)
+		}
+		id = minted.String()
 	}
-	w := want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last}
-
+	h := &openHold{
+		id: id, keyID: k.ID, model: storable(r.Model), endpoint: storable(r.Endpoint), requestID: storable(r.RequestID),
+		promptBound: r.PromptBound, promptEstimate: min(r.PromptEstimate, maxFigure),
+		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last},
+		prompt: prompt, grant: grant{admittedAt: micros(now)},
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		return Hold{}, nil, fmt.Errorf("reserve: %w", ErrClosed)
+	switch {
+	case b.closed:
+		return nil, fmt.Errorf("reserve: %w", ErrClosed)
+	case len(b.holds) >= holdsMax:
+		return nil, fmt.Errorf("reserve: %w: %d open holds", ErrUnavailable, len(b.holds))
+	case b.holds[id] != nil:
+		return nil, fmt.Errorf("reserve: %w: the id is in use", ErrInvalid)
 	}
-	if len(b.holds) >= holdsMax {
-		return Hold{}, nil, fmt.Errorf("reserve: %w: %d open holds", ErrUnavailable, len(b.holds))
+	if err := b.engine.take(h, k); err != nil {
+		return nil, err
 	}
-	acct, p := b.account(k.ID, now)
-	bs := acct.budgets(k.Own.or(b.opt.Defaults), p, now)
-	need, ceiling, refused := w.size(&bs, prompt)
-	if refused != nil {
-		return Hold{}, nil, refused
-	}
-	least := tightest(&bs)
-	open := &openHold{
-		id: id.String(), keyID: k.ID, model: r.Model, endpoint: r.Endpoint, requestID: r.RequestID, day: p.day,
-		tokens: need, promptBound: r.PromptBound, promptEstimate: min(r.PromptEstimate, maxFigure),
-		admittedAt: micros(now), account: acct,
-	}
-	acct.add(p.day, 0, need)
-	b.holds[open.id] = open
-	return Hold{
-		ID: open.id, KeyID: k.ID, Tokens: need, Ceiling: ceiling, Day: p.day, Month: p.month,
-		AdmittedAt: instant(open.admittedAt),
-		Limit:      least.limit, Remaining: least.left() - need, ResetIn: least.resetIn,
-	}, open, nil
-}
-
-// account is the key's account in the period of now. Book.mu is held.
-func (b *Book) account(keyID string, now time.Time) (*account, period) {
-	b.period = b.period.at(now)
-	a := b.accounts[keyID]
-	if a == nil {
-		a = &account{}
-		b.accounts[keyID] = a
-	}
-	a.roll(b.period)
-	return a, b.period
+	b.holds[id] = h
+	return h, nil
 }
 
 // commitHold waits for the hold's commit, or gives it up without a trace.
@@ -175,19 +236,20 @@ func (b *Book) undo(h *openHold) {
 	defer b.mu.Unlock()
 	if b.holds[h.id] == h {
 		delete(b.holds, h.id)
-		h.account.add(h.day, 0, -h.tokens)
+		h.move(0, -h.tokens)
 	}
 }
 
 // Budget says which budget would refuse to hold need tokens now, nil when none
-// would. It changes nothing. An unknown key is judged by the defaults.
+// would. It changes nothing and decides nothing: with PostgreSQL it looks at a
+// copy that may be a second old. An unknown key is judged by the defaults.
 func (b *Book) Budget(keyID string, need int64) *BudgetError {
 	limits := b.opt.Defaults
 	if k := b.keys.get(keyID); k != nil {
 		limits = b.Effective(*k)
 	}
-	a, p, now := b.snapshot(keyID)
-	bs := a.budgets(limits, p, now)
+	a, p := b.engine.snapshot(keyID)
+	bs := a.budgets(limits, p, b.opt.Now())
 	return refusal(&bs, need)
 }
 
@@ -196,25 +258,12 @@ func (b *Book) Balance(keyID string) (Balance, error) {
 	if b.keys.get(keyID) == nil {
 		return Balance{}, fmt.Errorf("balance: %w", ErrUnknownKey)
 	}
-	a, p, now := b.snapshot(keyID)
+	a, p := b.engine.snapshot(keyID)
+	now := b.opt.Now()
 	return Balance{
 		Day: p.day, Month: p.month,
 		UsedToday: a.today.used, HeldToday: a.today.held,
 		UsedMonth: a.thisMonth.used, HeldMonth: a.thisMonth.held,
 		DayResetIn: p.dayEnd.Sub(now), MonthResetIn: p.monthEnd.Sub(now),
 	}, nil
-}
-
-// snapshot copies an account as it is in the period of now.
-func (b *Book) snapshot(keyID string) (account, period, time.Time) {
-	now := b.opt.Now()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p := b.period.at(now)
-	var a account
-	if known := b.accounts[keyID]; known != nil {
-		a = *known
-	}
-	a.roll(p)
-	return a, p, now
 }

@@ -3,6 +3,7 @@ package billing
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"gorm.io/gorm"
@@ -21,6 +22,8 @@ type keyRow struct {
 	Daily       int64
 	Monthly     int64
 	RPM         int64 `gorm:"column:rpm"`
+	TPM         int64 `gorm:"column:tpm"`
+	Concurrent  int64
 	Models      string
 	Origin      string
 	CreatedAt   int64 `gorm:"autoCreateTime:false"`
@@ -36,7 +39,7 @@ func (r *keyRow) key() (Key, error) {
 	k := Key{
 		ID: r.ID, Name: r.Name, Description: r.Description, Display: r.Display,
 		Own: Limits{Tariff: r.Tariff, Daily: r.Daily, Monthly: r.Monthly},
-		RPM: r.RPM, Origin: r.Origin,
+		RPM: r.RPM, TPM: r.TPM, Concurrent: r.Concurrent, Origin: r.Origin,
 		CreatedAt: instant(r.CreatedAt), ExpiresAt: instant(r.ExpiresAt), RevokedAt: instant(r.RevokedAt),
 	}
 	if r.Models == "" {
@@ -51,6 +54,12 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 	if err != nil {
 		return err
 	}
+	if d.kind() == kindHMAC {
+		// Another process may have come with its own pepper meanwhile.
+		if known, err := pepperCheck(tx); err != nil || known != d.check() {
+			return errors.Join(err, fmt.Errorf("%w: another one is in use", ErrPepper))
+		}
+	}
 	models := ""
 	if len(k.Models) > 0 {
 		list, err := json.Marshal(k.Models)
@@ -63,7 +72,8 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 	return tx.Create(&keyRow{
 		ID: k.ID, Digest: sum[:], DigestKind: d.kind(),
 		Name: k.Name, Description: k.Description, Display: k.Display,
-		Tariff: k.Own.Tariff, Daily: k.Own.Daily, Monthly: k.Own.Monthly, RPM: k.RPM,
+		Tariff: k.Own.Tariff, Daily: k.Own.Daily, Monthly: k.Own.Monthly,
+		RPM: k.RPM, TPM: k.TPM, Concurrent: k.Concurrent,
 		Models: models, Origin: k.Origin,
 		CreatedAt: micros(k.CreatedAt), ExpiresAt: micros(k.ExpiresAt), RevokedAt: micros(k.RevokedAt),
 		Rev: rev,
@@ -72,8 +82,20 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 
 // nextRev counts every change of a key, so that a gateway can ask for what is new.
 func nextRev(tx *gorm.DB) (rev int64, err error) {
-	err = tx.Raw("UPDATE meta SET v = CAST(v AS INTEGER) + 1 WHERE k = 'key_rev' RETURNING CAST(v AS INTEGER)").Scan(&rev).Error
+	if tx.Name() == "postgres" {
+		// Delivered with the commit. Those who miss it look again within a second.
+		if err := tx.Exec("SELECT pg_notify('" + pgChannel + "', '')").Error; err != nil {
+			return 0, err
+		}
+	}
+	err = tx.Raw("UPDATE meta SET v = CAST(CAST(v AS BIGINT) + 1 AS TEXT) WHERE k = 'key_rev' RETURNING CAST(v AS BIGINT)").Scan(&rev).Error
 	return rev, err
+}
+
+// lockKeys keeps everybody else from making keys until the transaction ends.
+// With SQLite the transaction does so by itself.
+func lockKeys(tx *gorm.DB) error {
+	return tx.Exec("UPDATE meta SET v = v WHERE k = 'key_rev'").Error
 }
 
 // micros and instant turn times into whole microseconds UTC and back; zero is "none".
@@ -108,16 +130,4 @@ func resultCode(err error) int {
 		return e.Code() & 0xff
 	}
 	return 0
-}
-
-// permanent says that trying the same statement again cannot help.
-func permanent(err error) bool {
-	if errors.Is(err, ErrUnknownHold) {
-		return true
-	}
-	switch resultCode(err) {
-	case sqliteError, sqliteCorrupt, sqliteTooBig, sqliteConstraint, sqliteMismatch, sqliteRange:
-		return true
-	}
-	return false
 }

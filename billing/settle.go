@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Provenance says where a charge's figures come from.
@@ -48,9 +49,17 @@ func (o Outcome) entry(now time.Time) *entry {
 	}
 }
 
+// storable drops what PostgreSQL cannot keep in a text.
+func storable(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+}
+
 // short keeps a foreign string from filling the books.
 func short(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), 256)], "")
+	return storable(s[:min(len(s), 256)])
 }
 
 // Settle posts what a held request cost and gives back what it did not use,
@@ -81,7 +90,7 @@ func (b *Book) Settle(ctx context.Context, holdID string, o Outcome) error {
 	h.ending = newOp(opSettle, h, e)
 	// Held becomes used in one step, here and in the commit: what a later
 	// reserve may take of the rest is queued behind this settle.
-	h.account.add(h.day, e.total(), -h.tokens)
+	h.move(e.total(), -h.tokens)
 	b.writer.q.push(h.ending, 0)
 	b.mu.Unlock()
 	return b.durable(ctx, h.ending)
@@ -161,7 +170,7 @@ func (b *Book) Void(holdID string) {
 		return
 	}
 	h.ending = newOp(opVoid, h, nil)
-	h.account.add(h.day, 0, -h.tokens)
+	h.move(0, -h.tokens)
 	b.writer.q.push(h.ending, 0)
 }
 
@@ -185,7 +194,7 @@ func (b *Book) Checkpoint(holdID string, p Progress) {
 
 // progressMark is a checkpoint to be written.
 type progressMark struct {
-	id string
+	id, keyID string
 	Progress
 }
 
@@ -200,7 +209,7 @@ func (b *Book) takeMarks(holds []*openHold) []progressMark {
 	for _, h := range holds {
 		h.queued = false
 		if h.ending == nil {
-			marks = append(marks, progressMark{h.id, h.seen})
+			marks = append(marks, progressMark{h.id, h.keyID, h.seen})
 		}
 	}
 	return marks
@@ -231,16 +240,9 @@ func (b *Book) forget(ops []*op) {
 		case opErase:
 			if b.holds[o.hold.id] == o.hold {
 				delete(b.holds, o.hold.id)
-				o.hold.account.add(o.hold.day, 0, -o.hold.tokens)
+				o.hold.move(0, -o.hold.tokens)
 			}
-		case opCorrect:
-			if o.posted == nil {
-				continue
-			}
-			if a := b.accounts[o.posted.KeyID]; a != nil {
-				a.add(o.posted.Day, o.posted.total(), 0)
-			}
-		case opReserve, opTask: // a hold is in memory first; tasks concern the database only
+		case opReserve, opCorrect, opPing, opTask: // a hold is in memory first; the others are the database's
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-func TestAHoldEndsOnce(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testAHoldEndsOnce(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{})
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 
 	h := reserve(t, b, ask(k.ID, 100))
 	var wg sync.WaitGroup
@@ -47,8 +47,8 @@ func TestAHoldEndsOnce(t *testing.T) {
 	mustBalance(t, o)
 }
 
-func TestCorrectAppendsOnlyGrowth(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testCorrectAppendsOnlyGrowth(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{})
 	h := reserve(t, b, ask(k.ID, 100))
 	correct := func(prompt, completion int64) {
@@ -67,7 +67,7 @@ func TestCorrectAppendsOnlyGrowth(t *testing.T) {
 			t.Fatalf("after %+v: used %d", step, bal.UsedToday)
 		}
 	}
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	if n := number(t, db, "SELECT count(*) FROM charges WHERE kind = 'adjust' AND ref = ? AND overshoot = total", h.ID); n != 3 {
 		t.Fatalf("%d corrections, want 3", n)
 	}
@@ -80,8 +80,8 @@ func TestCorrectAppendsOnlyGrowth(t *testing.T) {
 	mustBalance(t, o)
 }
 
-func TestAbsurdOutcomesAreStorable(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testAbsurdOutcomesAreStorable(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{})
 	for _, out := range []Outcome{
 		{Prompt: -5, Completion: math.MaxInt64, Provenance: Reported},
@@ -94,19 +94,33 @@ func TestAbsurdOutcomesAreStorable(t *testing.T) {
 	mustBalance(t, o)
 }
 
-// blocked holds SQLite's write lock, as a backup or a person at a prompt might.
-func blocked(t *testing.T, dir string) (release func()) {
+// blocked holds a lock that the writer needs, as a backup or a person at a prompt might.
+func blocked(t *testing.T, o Options) (release func()) {
 	t.Helper()
-	db := raw(t, dir)
-	execSQL(t, db, "BEGIN IMMEDIATE")
-	return func() { execSQL(t, db, "ROLLBACK") }
+	db := raw(t, o)
+	if o.URL == "" {
+		execSQL(t, db, "BEGIN IMMEDIATE")
+		return func() { execSQL(t, db, "ROLLBACK") }
+	}
+	tx, err := db.Begin()
+	if err == nil {
+		_, err = tx.Exec("LOCK TABLE keys IN EXCLUSIVE MODE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
-func TestABlockedWriterRefusesReserves(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testABlockedWriterRefusesReserves(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	o.ReserveWait = 20 * time.Millisecond
 	b, k := setup(t, o, Limits{Daily: 100})
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	for range 5 {
 		if _, err := b.Reserve(context.Background(), ask(k.ID, 20)); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("error is %v, want ErrUnavailable", err)
@@ -124,8 +138,8 @@ func TestABlockedWriterRefusesReserves(t *testing.T) {
 	mustBalance(t, o)
 }
 
-func TestAnAbandonedReserveDoesNotLeak(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testAnAbandonedReserveDoesNotLeak(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{Daily: 200})
 	var wg sync.WaitGroup
 	for i := range 400 {
@@ -160,7 +174,7 @@ func TestALateSettleIsSpilledAndReplayed(t *testing.T) {
 	o.SettleWait = 10 * time.Millisecond
 	b, k := setup(t, o, Limits{})
 	a, c := reserve(t, b, ask(k.ID, 100)), reserve(t, b, ask(k.ID, 100))
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	settle(t, b, a.ID, 10, 20)
 	settle(t, b, c.ID, 1, 2)
 	settle(t, b, a.ID, 9, 9) // again, while the first is only spilled
@@ -198,12 +212,12 @@ func TestALateSettleIsSpilledAndReplayed(t *testing.T) {
 	}
 }
 
-func TestASpillReplayedTwiceChargesOnce(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testASpillReplayedTwiceChargesOnce(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	o.SettleWait = 10 * time.Millisecond
 	b, k := setup(t, o, Limits{})
 	h := reserve(t, b, ask(k.ID, 100))
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	settle(t, b, h.ID, 10, 20)
 	spilled, err := os.ReadFile(filepath.Join(o.DataDir, spillFile))
 	if err != nil {
@@ -233,7 +247,7 @@ func TestNothingIsAppendedToATornRecord(t *testing.T) {
 	}
 	b := openBook(t, o)
 	h := reserve(t, b, ask(k.ID, 100))
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	settle(t, b, h.ID, 10, 20)
 	o.DataDir = copyDir(t, o.DataDir)
 	release()
@@ -255,12 +269,12 @@ func TestADamagedSpillIsNotPassedOver(t *testing.T) {
 	}
 }
 
-func TestWithoutDatabaseAndSpillTheSettleFails(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testWithoutDatabaseAndSpillTheSettleFails(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	o.SettleWait = 10 * time.Millisecond
 	b, k := setup(t, o, Limits{})
 	h := reserve(t, b, ask(k.ID, 100))
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	b.spill.file.Close()
 	if err := b.Settle(context.Background(), h.ID, Outcome{Prompt: 1}); !errors.Is(err, ErrUnavailable) {
 		t.Fatalf("error is %v, want ErrUnavailable", err)
@@ -269,14 +283,18 @@ func TestWithoutDatabaseAndSpillTheSettleFails(t *testing.T) {
 	eventually(t, "the charge is committed all the same", func() bool { return b.Stats().OpenHolds == 0 })
 }
 
-func TestCloseSpillsWhatItCannotCommit(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testCloseSpillsWhatItCannotCommit(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{})
 	h := reserve(t, b, ask(k.ID, 100))
-	release := blocked(t, o.DataDir)
+	release := blocked(t, o)
 	done := make(chan error)
 	go func() { done <- b.Settle(context.Background(), h.ID, Outcome{Prompt: 3, Provenance: Reported}) }()
-	eventually(t, "the settle is under way", func() bool { return balance(t, b, k.ID).UsedToday == 3 })
+	eventually(t, "the settle is under way", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.holds[h.ID].ending != nil
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := b.Close(ctx); err != nil {
@@ -300,11 +318,11 @@ func TestCloseSpillsWhatItCannotCommit(t *testing.T) {
 	}
 }
 
-func TestAnOperationThatCanNeverCommitHoldsUpNoOther(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testAnOperationThatCanNeverCommitHoldsUpNoOther(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b, k := setup(t, o, Limits{})
 	bad, good := reserve(t, b, ask(k.ID, 100)), reserve(t, b, ask(k.ID, 10))
-	db := raw(t, o.DataDir)
+	db := raw(t, o)
 	execSQL(t, db, "UPDATE accounts SET held = 50") // then -100 breaks a CHECK
 	settle(t, b, bad.ID, 1, 1)                      // durable in the spill file
 	settle(t, b, good.ID, 2, 2)

@@ -38,6 +38,35 @@ type entry struct {
 
 func (e *entry) total() int64 { return e.Prompt + e.Completion }
 
+// add takes a correction into the sum of a charge.
+func (e *entry) add(c *entry) {
+	e.Prompt += c.Prompt
+	e.Completion += c.Completion
+	e.Cached += c.Cached
+	e.Reasoning += c.Reasoning
+}
+
+// beyond is the correction that brings what stands in the books up to the
+// cumulative figures of e, nil when nothing is missing. The hold is long gone,
+// so all of it is overshoot.
+func (e *entry) beyond(standing *entry) *entry {
+	more := e.total() - standing.total()
+	if more <= 0 {
+		return nil
+	}
+	row := *standing
+	row.Completion = min(more, max(0, e.Completion-standing.Completion))
+	row.Prompt = more - row.Completion
+	row.Cached = max(0, e.Cached-standing.Cached)
+	row.Reasoning = max(0, e.Reasoning-standing.Reasoning)
+	row.HoldTokens = 0
+	row.Provenance, row.Note, row.SettledAt = e.Provenance, e.Note, e.SettledAt
+	if e.AnswerModel != "" {
+		row.AnswerModel = e.AnswerModel
+	}
+	return &row
+}
+
 // statements are the writer's: prepared once on the one connection that writes.
 type statements struct {
 	conn    *sql.Conn
@@ -202,37 +231,26 @@ func (s *statements) insertCharge(e *entry, id string, ref any, kind string, hel
 	return n, nil
 }
 
-// adjust appends the difference between the cumulative figures of e and what
-// stands in the books for that charge, when it is positive. Its hold is long
-// gone, so every token of it is overshoot. It returns what it appended, nil
-// for nothing.
+// adjust appends what e says beyond what stands in the books for its charge.
+// It returns what it appended, nil for nothing.
 func (s *statements) adjust(e *entry) (*entry, error) {
 	sum, err := s.standing(e.ID)
 	if err != nil {
 		return nil, err
 	}
-	more := e.total() - sum.total()
-	if more <= 0 {
+	row := e.beyond(sum)
+	if row == nil {
 		return nil, nil
 	}
-	id, err := newUUID(instant(e.SettledAt))
+	id, err := newUUID(instant(row.SettledAt))
 	if err != nil {
 		return nil, err
 	}
-	row := *sum
-	row.Completion = min(more, max(0, e.Completion-sum.Completion))
-	row.Prompt = more - row.Completion
-	row.Cached = max(0, e.Cached-sum.Cached)
-	row.Reasoning = max(0, e.Reasoning-sum.Reasoning)
-	row.Provenance, row.Note, row.SettledAt = e.Provenance, e.Note, e.SettledAt
-	if e.AnswerModel != "" {
-		row.AnswerModel = e.AnswerModel
-	}
-	if _, err := s.insertCharge(&row, id.String(), e.ID, "adjust", 0, more); err != nil {
+	if _, err := s.insertCharge(row, id.String(), e.ID, "adjust", 0, row.total()); err != nil {
 		return nil, err
 	}
-	s.add(row.KeyID, row.Day, figuresDelta{used: more})
-	return &row, nil
+	s.add(row.KeyID, row.Day, figuresDelta{used: row.total()})
+	return row, nil
 }
 
 // standing is a charge with its corrections so far.
@@ -253,10 +271,7 @@ func (s *statements) standing(id string) (*entry, error) {
 			sum = &e
 			continue
 		}
-		sum.Prompt += e.Prompt
-		sum.Completion += e.Completion
-		sum.Cached += e.Cached
-		sum.Reasoning += e.Reasoning
+		sum.add(&e)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

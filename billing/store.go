@@ -13,10 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
 	"gorm.io/driver/sqlite"
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 	"gorm.io/gorm/logger"
 	_ "modernc.org/sqlite" // registers the pure Go driver "sqlite"
 )
@@ -35,10 +37,11 @@ const (
 
 // store is the open database: one connection that writes, a pool that cannot.
 type store struct {
-	path     string
+	path     string // the SQLite file
 	instance string
 	write    *gorm.DB
-	read     *gorm.DB
+	read     *gorm.DB        // with PostgreSQL the same as write
+	pg       *pgx.ConnConfig // nil = SQLite
 }
 
 // openStore opens the books' database, making and migrating it where it is
@@ -67,7 +70,7 @@ func openStore(ctx context.Context, o Options, busy time.Duration) (*store, erro
 	if err := s.open(ctx, busy, fresh); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if err := writeInstance(o.DataDir, s.instance); err != nil {
+	if err := claim(o.DataDir, s.instance); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -152,6 +155,18 @@ func (s *store) migrate(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
+	if err := migrateUp(ctx, steps); err != nil {
+		return err
+	}
+	if fresh {
+		// The schema goes to the main file at once: inspect reads that file alone.
+		_, err = pool.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return err
+}
+
+// migrateUp brings a schema up to date, and refuses one from the future.
+func migrateUp(ctx context.Context, steps *goose.Provider) error {
 	have, newest, err := steps.GetVersions(ctx)
 	if err != nil {
 		return err
@@ -160,13 +175,7 @@ func (s *store) migrate(ctx context.Context, fresh bool) error {
 		return fmt.Errorf("schema version %d is newer than this program's %d", have, newest)
 	}
 	if have < newest {
-		if _, err := steps.Up(ctx); err != nil {
-			return err
-		}
-	}
-	if fresh {
-		// The schema goes to the main file at once: inspect reads that file alone.
-		_, err = pool.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+		_, err = steps.Up(ctx)
 	}
 	return err
 }
@@ -196,23 +205,38 @@ func (s *store) checkPepper(d *digester) error {
 		}
 		return nil
 	}
-	var known string
-	if err := s.read.Raw("SELECT v FROM meta WHERE k = 'pepper_check'").Scan(&known).Error; err != nil {
+	if known, err := pepperCheck(s.read); err != nil || known == d.check() {
 		return err
 	}
-	if known == d.check() {
-		return nil
-	}
-	if keyed > 0 {
-		return fmt.Errorf("%w: another one is configured", ErrPepper)
-	}
-	return s.write.Exec("INSERT INTO meta (k, v) VALUES ('pepper_check', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
-		d.check()).Error
+	return s.inTx(context.Background(), func(tx *gorm.DB) error {
+		if err := lockKeys(tx); err != nil {
+			return err
+		}
+		known, err := pepperCheck(tx)
+		if err != nil || known == d.check() {
+			return err
+		}
+		if keyed > 0 {
+			return fmt.Errorf("%w: another one is configured", ErrPepper)
+		}
+		return tx.Exec("INSERT INTO meta (k, v) VALUES ('pepper_check', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
+			d.check()).Error
+	})
+}
+
+// pepperCheck is the remembered check of the pepper, "" for none.
+func pepperCheck(tx *gorm.DB) (known string, err error) {
+	err = tx.Raw("SELECT v FROM meta WHERE k = 'pepper_check'").Scan(&known).Error
+	return known, err
 }
 
 func (s *store) close() error {
 	var errs []error
-	for _, db := range []*gorm.DB{s.read, s.write} {
+	pools := []*gorm.DB{s.read, s.write}
+	if s.read == s.write {
+		pools = pools[:1]
+	}
+	for _, db := range pools {
 		if db == nil {
 			continue
 		}
@@ -276,19 +300,44 @@ func (o Options) prepare() (Options, error) {
 	if o.Path == "" {
 		o.Path = filepath.Join(o.DataDir, databaseFile)
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.ReserveWait <= 0 {
 		o.ReserveWait = 250 * time.Millisecond
 	}
 	if o.SettleWait <= 0 {
 		o.SettleWait = time.Second
 	}
+	if o.Lease <= 0 {
+		o.Lease = 10 * time.Second
+	}
 	return o, os.MkdirAll(o.DataDir, 0o700)
+}
+
+// clock is the clock of books that have none of their own.
+func (o Options) clock() func() time.Time {
+	if o.Now != nil {
+		return o.Now
+	}
+	return time.Now
 }
 
 // inTx runs f in one immediate transaction of the write connection.
 func (s *store) inTx(ctx context.Context, f func(tx *gorm.DB) error) error {
 	return s.write.WithContext(ctx).Transaction(f, &sql.TxOptions{})
+}
+
+// locking makes a query of keys keep its rows until the transaction ends. A
+// transaction of SQLite has the whole file.
+func (s *store) locking(tx *gorm.DB) *gorm.DB {
+	if s.pg == nil {
+		return tx
+	}
+	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}).Session(&gorm.Session{})
+}
+
+// still says how a transaction sees one state of the books throughout.
+func (s *store) still() *sql.TxOptions {
+	if s.pg == nil {
+		return &sql.TxOptions{ReadOnly: true}
+	}
+	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }

@@ -50,8 +50,8 @@ func TestForeignDatabasesAreRefusedUntouched(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			execSQL(t, db, "PRAGMA journal_mode=WAL")
-			execSQL(t, db, "CREATE TABLE api_key_usage (a)")
+			execSQL(t, &rawDB{DB: db}, "PRAGMA journal_mode=WAL")
+			execSQL(t, &rawDB{DB: db}, "CREATE TABLE api_key_usage (a)")
 			for _, suffix := range []string{"", "-wal"} { // as after a crash
 				data, err := os.ReadFile(other + suffix)
 				if err != nil {
@@ -89,7 +89,7 @@ func create(t *testing.T, path string, statements ...string) {
 	defer db.Close()
 	db.SetMaxOpenConns(1)
 	for _, s := range statements {
-		execSQL(t, db, s)
+		execSQL(t, &rawDB{DB: db}, s)
 	}
 }
 
@@ -120,8 +120,8 @@ func TestALostDatabaseIsNotReplacedByAnEmptyOne(t *testing.T) {
 	}
 }
 
-func TestOnlyOneGatewayAtATime(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testOnlyOneGatewayAtATime(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	b := openBook(t, o)
 	if _, err := Open(context.Background(), o); !errors.Is(err, ErrInUse) {
 		t.Fatalf("error is %v, want ErrInUse", err)
@@ -152,8 +152,8 @@ func TestDamageIsFoundAtOpen(t *testing.T) {
 	}
 }
 
-func TestPepperMustBeTheSame(t *testing.T) {
-	o := options(t.TempDir(), newClock(testNow))
+func testPepperMustBeTheSame(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
 	_, plainSecret := createKey(t, o, Limits{})
 	o.Pepper = []byte("pepper")
 	_, secret := createKey(t, o, Limits{})
@@ -193,14 +193,14 @@ func TestNoSecretIsInAnyFile(t *testing.T) {
 	}
 }
 
-func TestModelsHaveTheirColumns(t *testing.T) {
-	a := openAdmin(t, options(t.TempDir(), newClock(testNow)))
+func testModelsHaveTheirColumns(t *testing.T, at home) {
+	a := openAdmin(t, at.options(t, newClock(testNow)))
 	columns, err := a.store.read.Migrator().ColumnTypes(&keyRow{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(columns) != 16 {
-		t.Fatalf("table keys has %d columns, the model 16", len(columns))
+	if len(columns) != 18 {
+		t.Fatalf("table keys has %d columns, the model 18", len(columns))
 	}
 	for _, f := range []string{"id", "digest", "digest_kind", "rpm", "models", "rev", "expires_at"} {
 		if !a.store.read.Migrator().HasColumn(&keyRow{}, f) {

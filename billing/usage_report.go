@@ -95,8 +95,8 @@ func (a *Admin) usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 	}
 	group := strings.Join(append(columns, "provenance"), ", ")
 	var groups []usageGroup
-	err = db.Select(group + `, sum(prompt) AS prompt, sum(completion) AS completion, sum(total) AS total,
-		count(*) FILTER (WHERE kind = 'charge') AS requests`).Group(group).Order(group).Scan(&groups).Error
+	err = db.Select(group + `, CAST(sum(prompt) AS BIGINT) AS prompt, CAST(sum(completion) AS BIGINT) AS completion,
+		CAST(sum(total) AS BIGINT) AS total, count(CASE WHEN kind = 'charge' THEN 1 END) AS requests`).Group(group).Order(group).Scan(&groups).Error
 	if err != nil {
 		return UsageTable{}, err
 	}

@@ -1,9 +1,9 @@
 package billing
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,17 +21,14 @@ const (
 
 // writer is the one goroutine that changes the database while a gateway runs.
 type writer struct {
-	book  *Book
-	q     *queue
-	stmts *statements
+	book *Book
+	q    *queue
 
 	drain chan struct{} // closed: commit what is queued, then end
 	abort chan struct{} // closed: end at once
 	ended chan struct{}
 
 	backoff time.Duration
-	version int64 // last data_version seen
-	pruned  time.Time
 
 	commits, failed atomic.Int64
 	lastCommit      atomic.Int64 // microseconds UTC
@@ -89,19 +86,41 @@ func (w *writer) turn() bool {
 	}
 	ops = started(ops)
 	progress := w.book.takeMarks(marks)
-	unsure, err := w.stmts.inTx(func() error { return w.apply(ops, progress) })
+	rest, unsure, err := w.book.engine.commit(ops, progress)
 	if err == nil {
 		w.succeeded(ops)
 		return true
 	}
+	if len(rest) < len(ops) {
+		w.succeeded(without(ops, rest))
+		marks, progress = nil, nil
+	}
 	w.failed.Add(1)
-	w.book.log.Warn("books: commit failed", zap.Error(err), zap.Int("operations", len(ops)))
-	if permanent(err) {
-		w.oneByOne(ops, marks, progress)
+	w.book.log.Warn("books: commit failed", zap.Error(err), zap.Int("operations", len(rest)))
+	if w.book.engine.permanent(err) {
+		w.oneByOne(rest, marks, progress)
 		return true
 	}
-	w.retryLater(ops, marks, unsure, err)
+	w.retryLater(rest, marks, unsure, err)
 	return true
+}
+
+// without returns the operations of all that are not in rest.
+func without(all, rest []*op) []*op {
+	var others []*op
+	for _, o := range all {
+		if !slices.Contains(rest, o) {
+			others = append(others, o)
+		}
+	}
+	return others
+}
+
+// housekeeping is what is due from time to time.
+func (w *writer) housekeeping() {
+	if err := w.book.engine.housekeeping(); err != nil {
+		w.book.log.Warn("books: housekeeping failed", zap.Error(err))
+	}
 }
 
 // started drops the reserves that were given up while they were queued.
@@ -116,47 +135,6 @@ func started(ops []*op) []*op {
 	return kept
 }
 
-// apply writes a batch. The order keeps causes before effects: a hold may be
-// inserted and ended in one batch, a charge posted and corrected.
-func (w *writer) apply(ops []*op, marks []progressMark) error {
-	for _, o := range ops {
-		if o.kind == opReserve {
-			if err := w.stmts.insertHold(o.hold); err != nil {
-				return err
-			}
-		}
-	}
-	for _, m := range marks {
-		if _, err := w.stmts.mark.Exec(m.PromptTokens, m.CompletionTokens, m.id); err != nil {
-			return fmt.Errorf("checkpoint: %w", err)
-		}
-	}
-	for _, o := range ops {
-		if err := w.applyOne(o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *writer) applyOne(o *op) (err error) {
-	switch o.kind {
-	case opSettle:
-		return w.stmts.post(o.entry)
-	case opVoid:
-		return w.stmts.void(o.hold, w.book.opt.Now())
-	case opErase:
-		return w.stmts.eraseHold(o.hold)
-	case opCorrect:
-		o.posted, err = w.stmts.adjust(o.entry)
-		return err
-	case opTask:
-		return o.task(w.stmts)
-	case opReserve: // its hold is in already
-	}
-	return nil
-}
-
 func (w *writer) succeeded(ops []*op) {
 	w.commits.Add(1)
 	w.lastCommit.Store(micros(w.book.opt.Now()))
@@ -165,15 +143,19 @@ func (w *writer) succeeded(ops []*op) {
 	for _, o := range ops {
 		switch o.kind {
 		case opReserve:
-			if !o.state.CompareAndSwap(opRunning, opFinished) {
-				w.q.push(newOp(opErase, o.hold, nil), 0) // its caller has left
+			left := !o.state.CompareAndSwap(opRunning, opFinished)
+			switch {
+			case o.refused != nil:
+				w.book.undo(o.hold)
+			case left:
+				w.q.push(newOp(opErase, o.hold, nil), 0)
 			}
 		case opSettle, opCorrect:
 			o.committed.Store(true)
 			w.book.spill.settled(o)
-		case opVoid, opErase, opTask:
+		case opVoid, opErase, opPing, opTask:
 		}
-		o.finish(nil)
+		o.finish(o.refused)
 	}
 }
 
@@ -181,7 +163,7 @@ func (w *writer) succeeded(ops []*op) {
 func (w *writer) retryLater(ops []*op, marks []*openHold, unsure bool, cause error) {
 	var kept []*op
 	for _, o := range ops {
-		if o.kind == opReserve || o.kind == opTask {
+		if o.kind == opReserve || o.kind == opPing || o.kind == opTask {
 			w.fail(o, unsure, cause)
 			continue
 		}
@@ -219,11 +201,11 @@ func (w *writer) fail(o *op, unsure bool, cause error) {
 func (w *writer) oneByOne(ops []*op, marks []*openHold, progress []progressMark) {
 	for i, o := range ops {
 		one := []*op{o}
-		unsure, err := w.stmts.inTx(func() error { return w.apply(one, nil) })
+		_, unsure, err := w.book.engine.commit(one, nil)
 		switch {
 		case err == nil:
 			w.succeeded(one)
-		case !permanent(err):
+		case !w.book.engine.permanent(err):
 			w.retryLater(ops[i:], marks, unsure, err)
 			return
 		default:
@@ -232,7 +214,7 @@ func (w *writer) oneByOne(ops []*op, marks []*openHold, progress []progressMark)
 		}
 	}
 	if len(progress) > 0 {
-		if _, err := w.stmts.inTx(func() error { return w.apply(nil, progress) }); err != nil {
+		if _, _, err := w.book.engine.commit(nil, progress); err != nil {
 			w.book.log.Warn("books: checkpoints lost", zap.Error(err))
 		}
 	}
@@ -241,7 +223,7 @@ func (w *writer) oneByOne(ops []*op, marks []*openHold, progress []progressMark)
 func (w *writer) reject(o *op, unsure bool, cause error) {
 	w.book.log.Error("books: an operation cannot be committed; run the audit", zap.Error(cause))
 	switch o.kind {
-	case opReserve, opTask:
+	case opReserve, opPing, opTask:
 		w.fail(o, unsure, cause)
 	case opSettle, opCorrect:
 		if errors.Is(cause, ErrUnknownHold) {
@@ -254,35 +236,4 @@ func (w *writer) reject(o *op, unsure bool, cause error) {
 		w.book.forget([]*op{o})
 		o.finish(cause)
 	}
-}
-
-// housekeeping looks for changes by other processes and prunes old traces.
-func (w *writer) housekeeping() {
-	var version int64
-	if err := w.stmts.dataVersion.QueryRow().Scan(&version); err != nil {
-		w.book.log.Warn("books: poll failed", zap.Error(err))
-		return
-	}
-	// data_version moves only when another connection committed.
-	if version != w.version {
-		if err := w.book.keys.load(w.book.store.read); err != nil {
-			w.book.log.Warn("books: keys not refreshed", zap.Error(err))
-			return
-		}
-		w.version = version
-	}
-	now := w.book.opt.Now()
-	if age := now.Sub(w.pruned); age > pruneEvery || age < 0 {
-		w.pruned = now
-		w.q.push(newTask(func(s *statements) error {
-			_, err := s.conn.ExecContext(context.Background(), "DELETE FROM holds WHERE state = 3 AND id < ?", idFloor(now.Add(-voidsKept)))
-			return err
-		}), queueMax)
-	}
-}
-
-func newTask(f func(*statements) error) *op {
-	o := newOp(opTask, nil, nil)
-	o.task = f
-	return o
 }

@@ -44,6 +44,7 @@ func fences() map[string][]string {
 	envoyProtos := []string{"envoy", "extproc", "cmd/bench", "cmd/llm-gateway/e2e", "cmd/rig"}
 	return map[string][]string{
 		"gorm.io/":                               {"billing"},
+		"github.com/jackc/":                      {"billing"},
 		"github.com/redis/":                      {"ratelimit"},
 		"github.com/envoyproxy/go-control-plane": envoyProtos,
 		"github.com/cncf/xds":                    envoyProtos,

@@ -1,0 +1,3 @@
+-- +goose Up
+ALTER TABLE keys ADD COLUMN tpm INTEGER NOT NULL DEFAULT 0 CHECK (tpm >= 0);
+ALTER TABLE keys ADD COLUMN concurrent INTEGER NOT NULL DEFAULT 0 CHECK (concurrent >= 0);
