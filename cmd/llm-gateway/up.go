@@ -182,7 +182,7 @@ func (u *upRun) render(ctx context.Context, o gatewayOptions, upstream envoy.Ups
 // renderEnvoy is the Envoy side of a configuration.
 func renderEnvoy(c Config, o gatewayOptions, upstream envoy.Upstream, folder runFolder) ([]byte, error) {
 	bootstrap, err := envoy.Bootstrap(envoy.Options{
-		Listen: c.Listen, ExtProc: o.GRPC, API: o.HTTP, Upstream: upstream,
+		Listen: c.Listen, ExtProc: []envoy.Endpoint{o.GRPC}, API: []envoy.Endpoint{o.HTTP}, Upstream: upstream,
 		AdminSocket:     folder.file("envoy-admin.sock"),
 		MaxRequestBytes: uint32(c.Request.MaxBytes), //nolint:gosec // bounded to 256 MiB by the configuration
 		UpstreamTimeout: c.Upstream.Timeout,
