@@ -7,6 +7,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -29,7 +31,11 @@ const (
 // balancer likes it best: several picks may be needed, and they cost nothing.
 const otherHostAttempts = 10
 
-const previousHosts = "envoy.retry_host_predicates.previous_hosts"
+// Names of extensions.
+const (
+	previousHosts  = "envoy.retry_host_predicates.previous_hosts"
+	dnsClusterName = "envoy.clusters.dns"
+)
 
 // replicated says whether more than one sidecar may stand behind the
 // addresses: a name may have several.
@@ -89,11 +95,10 @@ func apiClusterOf(list []Endpoint) *clusterv3.Cluster {
 // as a single address is, and the filter refuses what nobody answers.
 func spread(c *clusterv3.Cluster, check *corev3.HealthCheck) {
 	if c.GetType() == clusterv3.Cluster_LOGICAL_DNS {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		c.DnsRefreshRate = durationpb.New(lookupInterval)
-		c.DnsFailureRefreshRate = &clusterv3.Cluster_RefreshRate{
-			BaseInterval: durationpb.New(lookupInterval / 4), MaxInterval: durationpb.New(lookupInterval),
-		}
+		c.DnsLookupFamily = clusterv3.Cluster_AUTO // it stands in the other message
+		c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: dnsClusterName, TypedConfig: anyOf(everyAddress()),
+		}}
 	}
 	c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{
@@ -107,6 +112,18 @@ func spread(c *clusterv3.Cluster, check *corev3.HealthCheck) {
 	check.Interval, check.NoTrafficInterval = durationpb.New(probeInterval), durationpb.New(probeInterval)
 	check.UnhealthyThreshold, check.HealthyThreshold = wrapperspb.UInt32(probeFailures), wrapperspb.UInt32(1)
 	c.HealthChecks = []*corev3.HealthCheck{check}
+}
+
+// everyAddress makes each address of a name a replica. One family only: a
+// replica with two addresses would be two.
+func everyAddress() *dnsv3.DnsCluster {
+	return &dnsv3.DnsCluster{
+		DnsRefreshRate: durationpb.New(lookupInterval),
+		DnsFailureRefreshRate: &dnsv3.DnsCluster_RefreshRate{
+			BaseInterval: durationpb.New(lookupInterval / 4), MaxInterval: durationpb.New(lookupInterval),
+		},
+		DnsLookupFamily: commondnsv3.DnsLookupFamily_V4_PREFERRED,
+	}
 }
 
 // sidecarRetry bridges a restart of the sidecar, and among replicas the time

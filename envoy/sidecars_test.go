@@ -14,22 +14,22 @@ import (
 func TestSidecars_discovery(t *testing.T) {
 	for _, c := range []struct {
 		grpc, http string
-		want       clusterv3.Cluster_DiscoveryType
+		lookup     bool
 		replicas   bool
 	}{
-		{"unix:///run/a.sock", "unix:///run/b.sock", clusterv3.Cluster_STATIC, false},
-		{"127.0.0.1:1", "[::1]:2", clusterv3.Cluster_STATIC, false},
-		{"unix:///run/a.sock,unix:///run/b.sock", "127.0.0.1:1,127.0.0.1:2", clusterv3.Cluster_STATIC, true},
-		{"gateways:1", "gateways:2", clusterv3.Cluster_STRICT_DNS, true},
-		{"a:1,127.0.0.1:1", "a:2,127.0.0.1:2", clusterv3.Cluster_STRICT_DNS, true},
+		{"unix:///run/a.sock", "unix:///run/b.sock", false, false},
+		{"127.0.0.1:1", "[::1]:2", false, false},
+		{"unix:///run/a.sock,unix:///run/b.sock", "127.0.0.1:1,127.0.0.1:2", false, true},
+		{"gateways:1", "gateways:2", true, true},
+		{"a:1,127.0.0.1:1", "a:2,127.0.0.1:2", true, true},
 	} {
 		b, err := Bootstrap(withSidecars(t, goldenOptions(t, goldenUpstreams["http"]), c.grpc, c.http))
 		if err != nil {
 			t.Fatalf("%s: %v", c.grpc, err)
 		}
 		for _, cluster := range b.GetStaticResources().GetClusters()[:2] {
-			if cluster.GetType() != c.want {
-				t.Errorf("%s: %s is %v, want %v", c.grpc, cluster.GetName(), cluster.GetType(), c.want)
+			if looksUp := cluster.GetClusterType().GetName() == dnsClusterName; looksUp != c.lookup || !looksUp && cluster.GetType() != clusterv3.Cluster_STATIC {
+				t.Errorf("%s: %s looks up every address of its names: %v, want %v", c.grpc, cluster.GetName(), looksUp, c.lookup)
 			}
 			balanced := cluster.GetLbPolicy() == clusterv3.Cluster_LEAST_REQUEST && len(cluster.GetHealthChecks()) == 1 &&
 				cluster.GetCommonLbConfig().GetHealthyPanicThreshold().GetValue() == 1
