@@ -18,8 +18,8 @@ func (b *Book) Standing(keyID string) Standing {
 	if k := b.keys.get(keyID); k != nil {
 		limits = b.Effective(*k)
 	}
-	a, p, now := b.snapshot(keyID)
-	bs := a.budgets(limits, p, now)
+	a, p := b.engine.snapshot(keyID)
+	bs := a.budgets(limits, p, b.opt.Now())
 	least := tightest(&bs)
 	return Standing{Limit: least.limit, Remaining: least.left(), ResetIn: least.resetIn}
 }

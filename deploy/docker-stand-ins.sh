@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # A test aid: where no image registry can be reached, this makes local stand-ins
-# for the base images of deploy/Dockerfile out of this machine's own files, and
-# prints the variables that docker-compose.yaml and `docker build` take:
+# for the base images of deploy/Dockerfile, and for the Redis and PostgreSQL of
+# docker-compose.yaml, out of this machine's own files, and prints the variables
+# that docker-compose.yaml and `docker build` take:
 #
 #   eval "$(deploy/docker-stand-ins.sh)"
 #   docker compose up -d --build
 #
 # The stand-ins hold what the Dockerfile uses of the real images: Go, a shell and
 # this project's modules (the build needs no network); an Envoy; glibc and the
-# certificate authorities. They are for trying the files out, not for publishing
-# what is built on them.
+# certificate authorities. Redis and PostgreSQL are this machine's versions, with
+# just enough of the official images around them. They are for trying the files
+# out, not for publishing what is built on them.
 #
-# Needs Linux with glibc, Go, Docker, and for a missing Envoy what
+# Needs Linux with glibc, Go, Docker, Redis and PostgreSQL (without one of the
+# last two its stand-in is left out), and for a missing Envoy what
 # deploy/install-envoy.sh needs. DOCKER_HOST chooses the engine as usual.
 set -euo pipefail
 
@@ -40,7 +43,7 @@ place() {
 libraries() {
   local file
   { ldd "$2" || die "$2 is not linked against this machine's libraries"; } |
-    grep -oE '/[^ ]+' | while read -r file; do
+    { grep -oE '/[^ ]+' || true; } | while read -r file; do # none: it needs only what loads it
       place "$1" "$file"
     done
 }
@@ -87,6 +90,13 @@ envoy_image() {
   import "$root" envoy
 }
 
+static_image() {
+  local root=$work/static certificates=/etc/ssl/certs/ca-certificates.crt
+  base "$root"
+  if [ -f "$certificates" ]; then place "$root" "$certificates"; fi
+  import "$root" static 'USER 65532:65532'
+}
+
 run_image() {
   local root=$work/run certificates=/etc/ssl/certs/ca-certificates.crt
   base "$root"
@@ -95,8 +105,102 @@ run_image() {
   import "$root" run 'USER 65532:65532'
 }
 
+# program ROOT FILE: a program where a search finds it, with its libraries.
+program() {
+  place "$1" "$2" "/usr/local/bin/$(basename "$2")"
+  libraries "$1" "$2"
+}
+
+# user ROOT NAME ID: a user of that image.
+user() {
+  printf '%s:x:%s:%s::/:/sbin/nologin\n' "$2" "$3" "$3" >>"$1/etc/passwd"
+  printf '%s:x:%s:\n' "$2" "$3" >>"$1/etc/group"
+}
+
+redis_image() {
+  local root=$work/redis
+  base "$root"
+  user "$root" redis 999
+  program "$root" "$(command -v redis-server)"
+  program "$root" "$(command -v redis-cli)"
+  mkdir -m 1777 "$root/data"
+  import "$root" redis 'WORKDIR /data' 'VOLUME /data' 'USER redis' 'CMD ["redis-server"]'
+}
+
+# postgres_image BIN: the server at its own paths, which it looks for its files
+# by. The database itself is a folder inside the volume, so that any user can
+# own it.
+postgres_image() {
+  local root=$work/postgres bin=$1 share library
+  share=$("$bin/pg_config" --sharedir 2>/dev/null || echo "/usr/share/postgresql/$(basename "$(dirname "$bin")")")
+  base "$root"
+  user "$root" postgres 70
+  for tool in initdb postgres psql pg_isready; do
+    place "$root" "$bin/$tool"
+    libraries "$root" "$bin/$tool"
+  done
+  for library in "$(dirname "$bin")"/lib/*.so; do
+    case $library in *llvm*) continue ;; esac # just-in-time compilation; 100 MB
+    place "$root" "$library"
+    libraries "$root" "$library"
+  done
+  mkdir -p "$root$share" "$root/usr/share"
+  cp -RL "$share/." "$root$share"
+  if [ -d /usr/share/zoneinfo ]; then cp -RL /usr/share/zoneinfo "$root/usr/share/zoneinfo"; fi
+  for tool in sh rm; do
+    place "$root" "$(command -v "$tool")" "/bin/$tool"
+    libraries "$root" "$(command -v "$tool")"
+  done
+  mkdir -p "$root/var/lib/postgresql" "$root/run/postgresql"
+  ln -s ../run "$root/var/run"
+  mkdir -m 1777 "$root/var/lib/postgresql/data"
+  chmod 1777 "$root/run/postgresql"
+  cat >"$root/bin/docker-entrypoint.sh" <<'SH'
+#!/bin/sh
+# As the official image: the first start makes the user and the database.
+set -eu
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  user=${POSTGRES_USER:-postgres}
+  if [ -z "${POSTGRES_PASSWORD:-}" ]; then
+    echo "set POSTGRES_PASSWORD for the first start" >&2
+    exit 1
+  fi
+  printf '%s\n' "$POSTGRES_PASSWORD" >/tmp/password
+  initdb -D "$PGDATA" -U "$user" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C
+  rm /tmp/password
+  printf 'host all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
+  printf "listen_addresses = '*'\n" >>"$PGDATA/postgresql.conf"
+  if [ "${POSTGRES_DB:-$user}" != postgres ]; then
+    printf 'CREATE DATABASE "%s";\n' "${POSTGRES_DB:-$user}" | postgres --single -D "$PGDATA" postgres >/dev/null
+  fi
+fi
+exec "$@"
+SH
+  chmod 755 "$root/bin/docker-entrypoint.sh"
+  import "$root" postgres "ENV PATH=$bin:/usr/bin:/bin" 'ENV PGDATA=/var/lib/postgresql/data/pgdata' 'VOLUME /var/lib/postgresql/data' \
+    'USER postgres' 'ENTRYPOINT ["/bin/docker-entrypoint.sh"]' 'CMD ["postgres"]'
+}
+
+# postgres_bin: the folder of this machine's newest PostgreSQL.
+postgres_bin() {
+  local bin
+  bin=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
+  if [ -z "$bin" ]; then bin=$(command -v initdb || true); fi
+  if [ -n "$bin" ]; then dirname "$(readlink -f "$bin")"; fi
+}
+
 envoy=$(deploy/install-envoy.sh)
 go_image
 envoy_image "$envoy"
+static_image
 run_image "$envoy"
-printf 'export GO_IMAGE=%s ENVOY_IMAGE=%s RUN_IMAGE=%s\n' "$NAME-go" "$NAME-envoy" "$NAME-run"
+printf 'export GO_IMAGE=%s ENVOY_IMAGE=%s STATIC_IMAGE=%s RUN_IMAGE=%s\n' "$NAME-go" "$NAME-envoy" "$NAME-static" "$NAME-run"
+if command -v redis-server >/dev/null; then
+  redis_image
+  printf 'export REDIS_IMAGE=%s\n' "$NAME-redis"
+fi
+postgres=$(postgres_bin)
+if [ -n "$postgres" ]; then
+  postgres_image "$postgres"
+  printf 'export POSTGRES_IMAGE=%s\n' "$NAME-postgres"
+fi

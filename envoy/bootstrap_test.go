@@ -32,10 +32,10 @@ func goldenOptions(t *testing.T, upstream string) Options {
 	t.Helper()
 	o := Options{Listen: "0.0.0.0:12000", AdminSocket: "/run/llmgw/envoy-admin.sock"}
 	var err error
-	if o.ExtProc, err = ParseEndpoint("unix:///run/llmgw/extproc.sock"); err != nil {
+	if o.ExtProc, err = ParseEndpoints("unix:///run/llmgw/extproc.sock"); err != nil {
 		t.Fatal(err)
 	}
-	if o.API, err = ParseEndpoint("unix:///run/llmgw/api.sock"); err != nil {
+	if o.API, err = ParseEndpoints("unix:///run/llmgw/api.sock"); err != nil {
 		t.Fatal(err)
 	}
 	if upstream == "" {
@@ -51,12 +51,44 @@ func goldenOptions(t *testing.T, upstream string) Options {
 	return o
 }
 
-func TestGolden(t *testing.T) {
+// goldenSidecars are where the sidecars of further golden files are: their
+// gRPC and their HTTP.
+var goldenSidecars = map[string][2]string{
+	"replicas-by-address": {"10.0.0.1:12001,10.0.0.2:12001", "10.0.0.1:12002,10.0.0.2:12002"},
+	"replicas-by-name":    {"gateways:12001", "gateways:12002"},
+}
+
+// goldens are the options of all golden files.
+func goldens(t *testing.T) map[string]Options {
+	t.Helper()
+	all := map[string]Options{}
 	for name, upstream := range goldenUpstreams {
+		all[name] = goldenOptions(t, upstream)
+	}
+	for name, at := range goldenSidecars {
+		all[name] = withSidecars(t, goldenOptions(t, goldenUpstreams["http"]), at[0], at[1])
+	}
+	return all
+}
+
+func withSidecars(t *testing.T, o Options, grpc, http string) Options {
+	t.Helper()
+	var err error
+	if o.ExtProc, err = ParseEndpoints(grpc); err != nil {
+		t.Fatal(err)
+	}
+	if o.API, err = ParseEndpoints(http); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestGolden(t *testing.T) {
+	for name, o := range goldens(t) {
 		file := filepath.Join("testdata", name+".golden.yaml")
 		var renders [2][]byte
 		for i := range renders {
-			b, err := Bootstrap(goldenOptions(t, upstream))
+			b, err := Bootstrap(o)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -100,9 +132,9 @@ func TestIPv6(t *testing.T) {
 
 // everyBootstrap calls check with each shape of configuration.
 func everyBootstrap(t *testing.T, check func(t *testing.T, m proto.Message)) {
-	for name, upstream := range goldenUpstreams {
+	for name, o := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
-			b, err := Bootstrap(goldenOptions(t, upstream))
+			b, err := Bootstrap(o)
 			if err != nil {
 				t.Fatal(err)
 			}

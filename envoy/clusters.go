@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -11,7 +12,6 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -41,42 +41,10 @@ func systemCAFiles() []string {
 	}
 }
 
-// sidecarClusterOf is the sidecar's gRPC. Its health is probed for statistics
-// only: with a single endpoint, putting it out of service would refuse what
-// the next attempt could have served (a refused connection fails within
-// milliseconds anyway), and a sidecar that is back would wait for the next
-// probe. So panic mode is always on; it cannot open anything, for an
-// unanswered request is refused by the filter.
-func sidecarClusterOf(e Endpoint) *clusterv3.Cluster {
-	c := cluster(sidecarCluster, 1*time.Second)
-	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 100}}
-	c.HealthChecks = []*corev3.HealthCheck{{
-		Timeout: seconds(1), Interval: seconds(2), NoTrafficInterval: seconds(2),
-		UnhealthyThreshold: wrapperspb.UInt32(2), HealthyThreshold: wrapperspb.UInt32(1),
-		HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{}},
-	}}
-	c.TypedExtensionProtocolOptions = protocol(&upstreamsv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: seconds(30), Timeout: seconds(5)}},
-			},
-		}},
-	})
-	place(c, e.socket, e.host, e.port)
-	return c
-}
-
-func apiClusterOf(e Endpoint) *clusterv3.Cluster {
-	c := cluster(apiCluster, 1*time.Second)
-	c.TypedExtensionProtocolOptions = protocol(http1(0))
-	place(c, e.socket, e.host, e.port)
-	return c
-}
-
 func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 	c := cluster(upstreamCluster, 5*time.Second)
 	c.TypedExtensionProtocolOptions = protocol(http1(plainIdle))
-	place(c, u.SocketPath, u.Host, u.port())
+	place(c, Endpoint{socket: u.SocketPath, host: u.Host, port: u.port()})
 	if !u.TLS {
 		return c, nil
 	}
@@ -120,23 +88,29 @@ func cluster(name string, connectTimeout time.Duration) *clusterv3.Cluster {
 	}
 }
 
-// place gives a cluster its single address and the discovery that suits it.
-func place(c *clusterv3.Cluster, socket, host string, port uint32) {
+// place gives a cluster its addresses. Names are looked up: by LOGICAL_DNS,
+// which takes one address of a name and suits a model server behind a large
+// balancer.
+func place(c *clusterv3.Cluster, list ...Endpoint) {
 	discovery := clusterv3.Cluster_STATIC
-	address := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: socket}}}
-	if socket == "" {
-		address = socketAddress(host, port)
-		if !(Upstream{Host: host}).isIP() {
-			discovery = clusterv3.Cluster_LOGICAL_DNS
-			c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
-		}
+	if slices.ContainsFunc(list, func(e Endpoint) bool { return e.socket == "" && e.isName() }) {
+		discovery = clusterv3.Cluster_LOGICAL_DNS
+		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: discovery}
+	endpoints := make([]*endpointv3.LbEndpoint, 0, len(list))
+	for _, e := range list {
+		address := socketAddress(e.host, e.port)
+		if e.socket != "" {
+			address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: e.socket}}}
+		}
+		endpoints = append(endpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
+		})
+	}
 	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
 		ClusterName: c.Name,
-		Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
-		}}}},
+		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: endpoints}},
 	}
 }
 

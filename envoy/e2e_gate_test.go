@@ -209,7 +209,7 @@ func TestE2EWithoutTheLockItLeaks(t *testing.T) {
 }
 
 func TestE2EGoldensAreValid(t *testing.T) {
-	for _, name := range []string{"http", "https", "demo"} {
+	for _, name := range []string{"http", "https", "demo", "replicas-by-address", "replicas-by-name"} {
 		config := readFile(t, "testdata/"+name+".golden.yaml")
 		config = strings.ReplaceAll(config, "testdata/ca.pem", absolute(t, "testdata/ca.pem"))
 		if err := envoy.Validate(t.Context(), binary(t), []byte(config)); err != nil {

@@ -78,8 +78,8 @@ func prepare(t *testing.T, change func(*envoy.Options)) *gateway {
 	g.startAPI()
 
 	o := envoy.Options{Listen: g.addr, AdminSocket: g.socket("envoy-admin.sock"), MessageTimeout: 500 * time.Millisecond}
-	o.ExtProc = endpoint(t, g.socket("extproc.sock"))
-	o.API = endpoint(t, g.socket("api.sock"))
+	o.ExtProc = []envoy.Endpoint{endpoint(t, g.socket("extproc.sock"))}
+	o.API = []envoy.Endpoint{endpoint(t, g.socket("api.sock"))}
 	if o.Upstream, err = envoy.ParseUpstream(g.upstream.URL); err != nil {
 		t.Fatal(err)
 	}

@@ -167,6 +167,10 @@ func TestMain(m *testing.M) {
 		println("supervisor ended", err)
 		os.Exit(1)
 	}
+	if words := strings.Fields(os.Getenv(replicaEnv)); len(words) == 3 {
+		println("replica ended", runReplica(words[0], words[1], words[2]))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

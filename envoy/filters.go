@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	"time"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	configrbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
@@ -15,7 +13,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 const (
@@ -46,18 +43,9 @@ func extProc(o Options) *extprocv3.ExternalProcessor {
 		StatPrefix: "llmgw",
 		GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: sidecarCluster}},
-			// Bridges a restart of the sidecar. It has to stand here: inside
-			// envoy_grpc it is accepted and does nothing. Never on
-			// "unavailable": that repeats a request the sidecar has read, and
-			// would reserve twice.
-			RetryPolicy: &corev3.RetryPolicy{
-				NumRetries: wrapperspb.UInt32(4),
-				RetryOn:    "connect-failure,refused-stream",
-				RetryBackOff: &corev3.BackoffStrategy{
-					BaseInterval: durationpb.New(100 * time.Millisecond),
-					MaxInterval:  durationpb.New(400 * time.Millisecond),
-				},
-			},
+			// It has to stand here: inside envoy_grpc it is accepted and does
+			// nothing.
+			RetryPolicy: sidecarRetry(o.ExtProc),
 		},
 		FailureModeAllow:     false,
 		StatusOnError:        &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},

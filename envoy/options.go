@@ -27,8 +27,10 @@ type Options struct {
 	// Listen is the IP address and port that clients connect to. An empty host
 	// means every IPv4 address, "localhost" 127.0.0.1, "::" IPv4 and IPv6.
 	Listen string
-	// ExtProc is where the sidecar's gRPC listens, API its HTTP.
-	ExtProc, API Endpoint
+	// ExtProc is where the gRPC of the sidecars listens, API their HTTP. One
+	// address is one sidecar. Several addresses, or a name, which may stand for
+	// several, are replicas: requests are spread over those that are healthy.
+	ExtProc, API []Endpoint
 	// Upstream is the model server.
 	Upstream Upstream
 	// AdminSocket is the path of a Unix socket for Envoy's admin interface.
@@ -67,11 +69,11 @@ func (o Options) withDefaults() (Options, error) {
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrOptions}, args...)...))
 	}
-	if o.ExtProc == (Endpoint{}) {
-		bad("the address of the sidecar's gRPC is missing")
+	if err := checkEndpoints(o.ExtProc); err != nil {
+		bad("the sidecar's gRPC: %w", err)
 	}
-	if o.API == (Endpoint{}) {
-		bad("the address of the sidecar's HTTP is missing")
+	if err := checkEndpoints(o.API); err != nil {
+		bad("the sidecar's HTTP: %w", err)
 	}
 	if o.UpstreamTimeout < 0 {
 		bad("the upstream timeout is %v; write a positive duration such as 300s", o.UpstreamTimeout)
@@ -91,56 +93,6 @@ func (o Options) withDefaults() (Options, error) {
 		errs = append(errs, err)
 	}
 	return o, errors.Join(errs...)
-}
-
-// Endpoint is an address of the sidecar: a Unix socket or a TCP host and port.
-// The zero value is no address.
-type Endpoint struct {
-	socket string
-	host   string
-	port   uint32
-}
-
-// ParseEndpoint reads "unix:///absolute/path" or "host:port" ("[::1]:9000" for
-// IPv6). Errors wrap [ErrOptions] and say what to write.
-func ParseEndpoint(s string) (Endpoint, error) {
-	s = strings.TrimSpace(s)
-	if socket, ok := strings.CutPrefix(s, "unix:"); ok {
-		if rest, ok := strings.CutPrefix(socket, "//"); ok {
-			socket = rest
-		}
-		if err := checkSocketPath(socket); err != nil {
-			return Endpoint{}, fmt.Errorf("%w: address %q: %w", ErrOptions, s, err)
-		}
-		return Endpoint{socket: path.Clean(socket)}, nil
-	}
-	host, port, err := splitHostPort(s)
-	if err == nil && host == "" {
-		err = errors.New("the host is missing")
-	}
-	if err != nil {
-		return Endpoint{}, fmt.Errorf("%w: address %q: %w; write unix:///path or host:port", ErrOptions, s, err)
-	}
-	return Endpoint{host: host, port: port}, nil
-}
-
-// Socket returns the path of a Unix socket, and whether the endpoint is one.
-func (e Endpoint) Socket() (string, bool) { return e.socket, e.socket != "" }
-
-// Address returns host:port, or "" for a Unix socket.
-func (e Endpoint) Address() string {
-	if e.host == "" {
-		return ""
-	}
-	return net.JoinHostPort(e.host, strconv.FormatUint(uint64(e.port), 10))
-}
-
-// String returns the form that [ParseEndpoint] reads.
-func (e Endpoint) String() string {
-	if e.socket != "" {
-		return "unix://" + e.socket
-	}
-	return e.Address()
 }
 
 // maxSocketPath is sun_path on Linux without its terminating zero.

@@ -39,6 +39,23 @@ func TestParseEndpoint(t *testing.T) {
 	}
 }
 
+func TestParseEndpoints(t *testing.T) {
+	for given, want := range map[string]int{
+		"a:1": 1, "a:1,b:1": 2, " a:1 , 127.0.0.1:1 ,[::1]:1": 3, "unix:///a,unix:///b,127.0.0.1:1": 3, "a:1,a:2": 2,
+	} {
+		if list, err := ParseEndpoints(given); err != nil || len(list) != want {
+			t.Errorf("%q: %v, %v", given, list, err)
+		}
+	}
+	for given, hint := range map[string]string{
+		"": "no port", "a:1,": "no port", "a:1,b": "no port", "a:1,b:1,a:1": "twice", "unix:///a,b:1": "one list",
+	} {
+		if list, err := ParseEndpoints(given); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), hint) {
+			t.Errorf("%q: %v, %v; want %q", given, list, err, hint)
+		}
+	}
+}
+
 func TestListenAddress(t *testing.T) {
 	for given, want := range map[string]string{
 		"0.0.0.0:12000": "0.0.0.0", ":12000": "0.0.0.0", "localhost:12000": "127.0.0.1", "[::]:12000": "::", "[::1]:12000": "::1",
@@ -60,8 +77,9 @@ func TestBootstrapRefusesBadOptions(t *testing.T) {
 		change func(*Options)
 		hint   string
 	}{
-		"no gRPC":            {func(o *Options) { o.ExtProc = Endpoint{} }, "gRPC"},
-		"no HTTP":            {func(o *Options) { o.API = Endpoint{} }, "HTTP"},
+		"no gRPC":            {func(o *Options) { o.ExtProc = nil }, "gRPC"},
+		"no HTTP":            {func(o *Options) { o.API = []Endpoint{{}} }, "HTTP"},
+		"the same twice":     {func(o *Options) { o.ExtProc = append(o.ExtProc, o.ExtProc...) }, "twice"},
 		"no admin":           {func(o *Options) { o.AdminSocket = "" }, "exactly one"},
 		"two admins":         {func(o *Options) { o.AdminAddress = "127.0.0.1:1" }, "exactly one"},
 		"public admin":       {func(o *Options) { o.AdminSocket, o.AdminAddress = "", "0.0.0.0:9901" }, "loopback"},

@@ -13,7 +13,9 @@ import (
 // apiPaths are the paths that the sidecar's own HTTP answers. They pass
 // neither ext_proc nor the lock: what stands here must do its own checking.
 // This is the one place to add another.
-func apiPaths() []string { return []string{"/health", "/rate-limit"} }
+func apiPaths() []string { return []string{healthPath, "/rate-limit"} }
+
+const healthPath = "/health"
 
 // clientPrefix is what model requests begin with; see [Upstream.BasePath].
 const clientPrefix = "/v1/"
@@ -34,7 +36,7 @@ func removedFromRequests() []string {
 func routes(o Options) *routev3.RouteConfiguration {
 	var list []*routev3.Route
 	for _, path := range apiPaths() {
-		list = append(list, apiRoute(path))
+		list = append(list, apiRoute(path, o.API))
 	}
 	list = append(list, modelRoute(o), unknownRoute())
 	return &routev3.RouteConfiguration{
@@ -50,13 +52,14 @@ func routes(o Options) *routev3.RouteConfiguration {
 	}
 }
 
-func apiRoute(path string) *routev3.Route {
+func apiRoute(path string, at []Endpoint) *routev3.Route {
 	return &routev3.Route{
 		Name:  "api" + path,
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: apiCluster},
 			Timeout:          seconds(5),
+			RetryPolicy:      apiRetry(at),
 		}},
 		TypedPerFilterConfig: ungated(),
 	}

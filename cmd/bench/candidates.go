@@ -176,11 +176,11 @@ func (b *bench) startEnvoy(ctx context.Context, r *running, name string) error {
 		return err
 	}
 	r.addr = addr
-	gate, err := envoy.ParseEndpoint("unix://" + r.envoySocket)
+	gate, err := envoy.ParseEndpoints("unix://" + r.envoySocket)
 	if err != nil {
 		return err
 	}
-	info, err := envoy.ParseEndpoint("unix://" + r.apiSocket)
+	info, err := envoy.ParseEndpoints("unix://" + r.apiSocket)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -23,38 +21,75 @@ const (
 	composePath    = "../../docker-compose.yaml"
 	dockerfilePath = "../../deploy/Dockerfile"
 	containerUser  = "65532:65532"
+	// settingToCome is passed on already; it becomes a setting together with the
+	// counters that several gateways share.
+	settingToCome = "LLMGW_RATELIMIT__REPLICAS"
 )
 
 // composeFile is what docker-compose.yaml may say. A key that is not here is an
-// error: whoever adds one decides whether it weakens the container, and whether
+// error: whoever adds one decides whether it weakens a container, and whether
 // docker-compose 1.29 knows it too.
 type composeFile struct {
-	Services map[string]composeService `yaml:"services"`
-	Volumes  map[string]any            `yaml:"volumes"`
+	Services   map[string]composeService `yaml:"services"`
+	Networks   map[string]composeNetwork `yaml:"networks"`
+	Volumes    map[string]any            `yaml:"volumes"`
+	Extensions map[string]any            `yaml:",inline"` // x-…, what services have in common
+}
+
+type composeNetwork struct {
+	Internal bool `yaml:"internal"`
 }
 
 type composeService struct {
-	Image       string            `yaml:"image"`
-	Build       composeBuild      `yaml:"build"`
-	Ports       []string          `yaml:"ports"`
-	Environment map[string]string `yaml:"environment"`
-	ExtraHosts  []string          `yaml:"extra_hosts"`
-	Volumes     []string          `yaml:"volumes"`
-	ReadOnly    bool              `yaml:"read_only"`
-	Tmpfs       []string          `yaml:"tmpfs"`
-	Privileged  bool              `yaml:"privileged"`
-	CapDrop     []string          `yaml:"cap_drop"`
-	CapAdd      []string          `yaml:"cap_add"`
-	SecurityOpt []string          `yaml:"security_opt"`
-	MemLimit    string            `yaml:"mem_limit"`
-	Restart     string            `yaml:"restart"`
-	StopGrace   string            `yaml:"stop_grace_period"`
+	Image       string                       `yaml:"image"`
+	Build       composeBuild                 `yaml:"build"`
+	Command     []string                     `yaml:"command"`
+	Profiles    []string                     `yaml:"profiles"`
+	User        string                       `yaml:"user"`
+	Ports       []string                     `yaml:"ports"`
+	Networks    any                          `yaml:"networks"`
+	Environment map[string]string            `yaml:"environment"`
+	ExtraHosts  []string                     `yaml:"extra_hosts"`
+	Volumes     []string                     `yaml:"volumes"`
+	ReadOnly    bool                         `yaml:"read_only"`
+	Tmpfs       []string                     `yaml:"tmpfs"`
+	Privileged  bool                         `yaml:"privileged"`
+	CapDrop     []string                     `yaml:"cap_drop"`
+	CapAdd      []string                     `yaml:"cap_add"`
+	SecurityOpt []string                     `yaml:"security_opt"`
+	MemLimit    string                       `yaml:"mem_limit"`
+	Restart     string                       `yaml:"restart"`
+	StopSignal  string                       `yaml:"stop_signal"`
+	StopGrace   string                       `yaml:"stop_grace_period"`
+	DependsOn   map[string]map[string]string `yaml:"depends_on"`
+	Healthcheck struct {
+		Test        []string `yaml:"test"`
+		Interval    string   `yaml:"interval"`
+		Timeout     string   `yaml:"timeout"`
+		StartPeriod string   `yaml:"start_period"`
+		Retries     int      `yaml:"retries"`
+	} `yaml:"healthcheck"`
 }
 
 type composeBuild struct {
 	Context    string            `yaml:"context"`
 	Dockerfile string            `yaml:"dockerfile"`
+	Target     string            `yaml:"target"`
 	Args       map[string]string `yaml:"args"`
+}
+
+// composeWants is what differs between the services by intent.
+var composeWants = map[string]struct {
+	target, user, profile string
+	networks, volumes     []string
+	command               []string // words that must be in it
+}{
+	"envoy":     {target: "envoy", user: containerUser, networks: []string{"private", "public"}, command: []string{"envoy", "--demo"}},
+	"gateway":   {target: "gateway", user: containerUser, networks: []string{"private"}, volumes: []string{"data:/data"}, command: []string{"serve", "--public-url"}},
+	"gateway-2": {target: "gateway", user: containerUser, profile: "replicas", networks: []string{"private"}, volumes: []string{"data-2:/data"}, command: []string{"serve", "--replica"}},
+	"gateway-3": {target: "gateway", user: containerUser, profile: "replicas", networks: []string{"private"}, volumes: []string{"data-3:/data"}, command: []string{"serve", "--replica"}},
+	"redis":     {user: "redis", networks: []string{"private"}, command: []string{"redis-server", "noeviction"}},
+	"postgres":  {user: "postgres", profile: "replicas", networks: []string{"private"}, volumes: []string{"postgres:/var/lib/postgresql/data"}},
 }
 
 // instruction is one of a Dockerfile, with its continuation lines.
@@ -84,30 +119,47 @@ func TestDeploy_baseImages(t *testing.T) {
 func TestDeployProblems(t *testing.T) {
 	compose, dockerfile := string(readFile(t, composePath)), string(readFile(t, dockerfilePath))
 	for _, c := range []struct{ file, old, fresh, want string }{
-		{composePath, "read_only: true", "read_only: false", "gateway: the root file system must be read-only"},
-		{composePath, "read_only: true", "read_only: true\n    privileged: true", "gateway: privileged"},
-		{composePath, "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "gateway: cap_drop must be ALL"},
-		{composePath, "    cap_drop: [ALL]\n", "", "gateway: cap_drop must be ALL"},
-		{composePath, "cap_drop: [ALL]", "cap_drop: [ALL]\n    cap_add: [NET_ADMIN]", "gateway: cap_add"},
-		{composePath, `["no-new-privileges:true"]`, "[]", "gateway: no-new-privileges is missing"},
+		{composePath, "read_only: true", "read_only: false", "redis: the root file system must be read-only"},
+		{composePath, "read_only: true", "read_only: true\n  privileged: true", "envoy: privileged"},
+		{composePath, "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "postgres: cap_drop must be ALL"},
+		{composePath, "  cap_drop: [ALL]\n", "", "gateway: cap_drop must be ALL"},
+		{composePath, "cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]", "gateway-2: cap_add"},
+		{composePath, `["no-new-privileges:true"]`, "[]", "gateway-3: no-new-privileges is missing"},
 		{composePath, "mem_limit: 1g", "network_mode: host", "docker-compose.yaml: yaml"},
-		{composePath, ":-12000}:12000", ":-12000}:8000", "gateway: ports must be ${LLMGW_PORT:-12000}:12000"},
-		{composePath, "- data:/data", "- data:/data\n      - /:/host", "gateway: volumes must be data:/data"},
-		{composePath, "stop_grace_period: 40s", "stop_grace_period: 30s", "gateway: stop_grace_period is not above the drain time 30s"},
+		{composePath, "    mem_limit: 128m\n", "", "redis: mem_limit is missing"},
+		{composePath, "restart: unless-stopped", `restart: "no"`, "redis: restart must be"},
+		{composePath, "user: redis", "user: root", "redis: user must be redis"},
+		{composePath, ":-12000}:12000\"", ":-12000}:8000\"", "envoy: ports must be ${LLMGW_PORT:-12000}:12000"},
+		{composePath, "user: postgres", "user: postgres\n    ports: [\"5432:5432\"]", "postgres: ports must be"},
+		{composePath, "- data:/data", "- data:/data\n      - /:/host", "gateway: volumes must be [data:/data]"},
+		{composePath, "- data-2:/data", "- data:/data", "gateway-2: volumes must be [data-2:/data]"},
+		{composePath, "    internal: true\n", "", "docker-compose.yaml: networks"},
+		{composePath, "networks: [private]", "networks: [private, public]", "redis: networks must be"},
+		{composePath, "    profiles: [replicas]\n", "", "gateway-2: profiles must be"},
+		{composePath, `"--replica", `, "", "gateway-2: --replica is missing in its command"},
+		{composePath, `"--public-url"`, `"--public-uri"`, "gateway: runs no command of ours"},
+		{composePath, "redis:7.4-alpine", "redis:latest", "redis: image must be pinned"},
+		{composePath, "postgres:17-alpine", "postgres", "postgres: image must be pinned"},
+		{composePath, "target: envoy", "target: envoy-binary", "envoy: target must be envoy"},
+		{composePath, "stop_grace_period: 40s", "stop_grace_period: 30s", "envoy: stop_grace_period is not above the drain time 30s"},
+		{composePath, `["CMD", "redis-cli", "ping"]`, "[]", "redis: healthcheck is missing"},
+		{composePath, `"healthcheck", "--url"`, `"healthcheck", "--uri"`, "gateway: healthcheck runs no command of ours"},
+		{composePath, "condition: service_healthy", "condition: service_started", "gateway: depends_on redis must wait for its health"},
 		{composePath, "LOG_LEVEL: ${LOG_LEVEL:-}", "LOGLEVEL: ${LOGLEVEL:-}", "gateway: LOGLEVEL is no setting"},
 		{composePath, "${API_DAILY_LIMIT:-}", "${API_MONTHLY_LIMIT:-}", "gateway: API_DAILY_LIMIT must be ${API_DAILY_LIMIT:-}"},
 		{composePath, "${LOG_LEVEL:-}", "${LOG_LEVEL:-info}", "gateway: LOG_LEVEL must be ${LOG_LEVEL:-}"},
 		{composePath, "${VERSION:-dev}", "${LLMGW_VERSION:-dev}", "docker-compose.yaml: LLMGW_VERSION in a .env is refused by the gateway itself"},
 		{composePath, ":-dev}", ":-1.0}", "gateway: argument VERSION defaults to 1.0, in the Dockerfile to dev"},
-		{dockerfilePath, "USER 65532:65532", "USER root", "Dockerfile: USER must be 65532:65532"},
-		{dockerfilePath, "USER 65532:65532\n", "", "Dockerfile: USER must be 65532:65532"},
-		{dockerfilePath, "EXPOSE 12000", "EXPOSE 8080", "Dockerfile: EXPOSE must be 12000"},
-		{dockerfilePath, "VOLUME /data", "VOLUME /var", "Dockerfile: VOLUME must be /data"},
-		{dockerfilePath, "--chown=65532:65532 ", "", "Dockerfile: no COPY gives 65532:65532 the volume"},
+		{dockerfilePath, "USER 65532:65532", "USER root", "Dockerfile: gateway: USER must be 65532:65532"},
+		{dockerfilePath, "USER 65532:65532\n", "", "Dockerfile: gateway: USER must be 65532:65532"},
+		{dockerfilePath, "EXPOSE 12000", "EXPOSE 8080", "Dockerfile: envoy: EXPOSE must be 12000"},
+		{dockerfilePath, "VOLUME /data", "VOLUME /var", "Dockerfile: gateway: VOLUME must be /data"},
+		{dockerfilePath, "--chown=65532:65532 ", "", "Dockerfile: gateway: no COPY gives 65532:65532 the volume"},
+		{dockerfilePath, "AS all-in-one", "AS both", "Dockerfile: 2 of 3 images"},
 		{dockerfilePath, "ENV LLMGW_DATA=", "ENV LLMGW_DATE=", "Dockerfile: LLMGW_DATE is no setting"},
-		{dockerfilePath, `"healthcheck"]`, `"healthchecks"]`, "Dockerfile: HEALTHCHECK runs no command of ours"},
-		{dockerfilePath, `["up", "--data", "/data"]`, `["up", "--dat", "/data"]`, "Dockerfile: CMD runs no command of ours"},
-		{dockerfilePath, `ENTRYPOINT ["/usr/local/bin/llm-gateway"]`, "ENTRYPOINT llm-gateway", "Dockerfile: ENTRYPOINT: write a JSON list, the image has no shell"},
+		{dockerfilePath, `"healthcheck"]`, `"healthchecks"]`, "Dockerfile: envoy: HEALTHCHECK runs no command of ours"},
+		{dockerfilePath, `["up", "--data", "/data"]`, `["up", "--dat", "/data"]`, "Dockerfile: all-in-one: CMD runs no command of ours"},
+		{dockerfilePath, `ENTRYPOINT ["/usr/local/bin/llm-gateway"]`, "ENTRYPOINT llm-gateway", "Dockerfile: gateway: ENTRYPOINT: write a JSON list, the image has no shell"},
 		{dockerfilePath, "RUN go mod", "RUN --mount=type=cache,target=/x go mod", "Dockerfile: RUN --mount needs BuildKit"},
 	} {
 		changed := map[string]string{composePath: compose, dockerfilePath: dockerfile}
@@ -132,11 +184,20 @@ func deployProblems(compose, dockerfile string) []string {
 	}
 	image := instructions(dockerfile)
 	problems := dockerfileProblems(image)
-	if diff := cmp.Diff([]string{"gateway"}, slices.Sorted(maps.Keys(file.Services))); diff != "" {
+	for name := range file.Extensions {
+		if !strings.HasPrefix(name, "x-") {
+			problems = append(problems, "docker-compose.yaml: "+name+" is not known here")
+		}
+	}
+	if diff := cmp.Diff(map[string]composeNetwork{"public": {}, "private": {Internal: true}}, file.Networks); diff != "" {
+		problems = append(problems, "docker-compose.yaml: networks (-want +got):\n"+diff)
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(composeWants)), slices.Sorted(maps.Keys(file.Services))); diff != "" {
 		problems = append(problems, "docker-compose.yaml: services (-want +got):\n"+diff)
 	}
 	for name, service := range file.Services {
 		problems = append(problems, prefixed(name, hardeningProblems(service))...)
+		problems = append(problems, prefixed(name, roleProblems(name, service))...)
 		problems = append(problems, prefixed(name, passingProblems(service, arguments(image)))...)
 	}
 	return append(problems, prefixed("docker-compose.yaml", sharedNames(compose))...)
@@ -149,38 +210,97 @@ func prefixed(prefix string, problems []string) []string {
 	return problems
 }
 
-// hardeningProblems: what the container may do is what the gateway needs.
-func hardeningProblems(s composeService) (problems []string) {
-	wrong := func(bad bool, format string, args ...any) {
-		if bad {
-			problems = append(problems, fmt.Sprintf(format, args...))
-		}
+// complaints collects what is wrong.
+type complaints []string
+
+func (c *complaints) when(bad bool, format string, args ...any) {
+	if bad {
+		*c = append(*c, fmt.Sprintf(format, args...))
 	}
-	wrong(s.Privileged, "privileged")
-	wrong(!s.ReadOnly, "the root file system must be read-only")
-	wrong(!slices.Equal(s.CapDrop, []string{"ALL"}), "cap_drop must be ALL, not %q", s.CapDrop)
-	wrong(len(s.CapAdd) > 0, "cap_add %q", s.CapAdd)
-	wrong(!slices.Contains(s.SecurityOpt, "no-new-privileges:true"), "no-new-privileges is missing")
-	wrong(!slices.Equal(s.Volumes, []string{"data:/data"}), "volumes must be data:/data, not %q", s.Volumes)
-	wrong(s.MemLimit == "", "mem_limit is missing")
-	port := listenPort()
-	want := "${LLMGW_PORT:-" + port + "}:" + port
-	wrong(!slices.Equal(s.Ports, []string{want}), "ports must be %s, not %q", want, s.Ports)
+}
+
+// hardeningProblems: what a container may do is what its program needs.
+func hardeningProblems(s composeService) []string {
+	var wrong complaints
+	wrong.when(s.Privileged, "privileged")
+	wrong.when(!s.ReadOnly, "the root file system must be read-only")
+	wrong.when(!slices.Equal(s.CapDrop, []string{"ALL"}), "cap_drop must be ALL, not %q", s.CapDrop)
+	wrong.when(len(s.CapAdd) > 0, "cap_add %q", s.CapAdd)
+	wrong.when(!slices.Contains(s.SecurityOpt, "no-new-privileges:true"), "no-new-privileges is missing")
+	wrong.when(s.MemLimit == "", "mem_limit is missing")
+	wrong.when(s.Restart != "unless-stopped", "restart must be unless-stopped, not %q", s.Restart)
+	wrong.when(s.StopGrace == "", "stop_grace_period is missing")
+	h := s.Healthcheck
+	wrong.when(len(h.Test) < 2 || h.Test[0] != "CMD" || h.Interval == "" || h.Timeout == "" || h.Retries == 0, "healthcheck is missing")
+	for other, how := range s.DependsOn {
+		wrong.when(how["condition"] != "service_healthy", "depends_on %s must wait for its health", other)
+	}
+	return wrong
+}
+
+// roleProblems: each service is what [composeWants] says.
+func roleProblems(name string, s composeService) []string {
+	var wrong complaints
+	want := composeWants[name]
+	wrong.when(s.User != want.user, "user must be %s, not %q", want.user, s.User)
+	wrong.when(s.Build.Target != want.target, "target must be %s, not %q", want.target, s.Build.Target)
+	wrong.when(strings.Join(s.Profiles, " ") != want.profile, "profiles must be %q, not %q", want.profile, s.Profiles)
+	wrong.when(!slices.Equal(networkNames(s.Networks), want.networks), "networks must be %q, not %v", want.networks, s.Networks)
+	wrong.when(!slices.Equal(s.Volumes, want.volumes), "volumes must be %s, not %s", want.volumes, s.Volumes)
+	var ports []string
+	if name == "envoy" {
+		ports = []string{"${LLMGW_PORT:-" + listenPort() + "}:" + listenPort()}
+	}
+	wrong.when(!slices.Equal(s.Ports, ports), "ports must be %s, not %s", strings.Join(ports, " "), s.Ports)
+	for _, word := range want.command {
+		wrong.when(!slices.Contains(s.Command, word), "%s is missing in its command", word)
+	}
+	if want.target == "" {
+		wrong.when(!pinnedImage.MatchString(s.Image), "image must be pinned, not %q", s.Image)
+		return wrong
+	}
+	wrong.when(!isCommand(s.Command), "runs no command of ours: %q", s.Command)
+	wrong.when(len(s.Healthcheck.Test) < 3 || !isCommand(s.Healthcheck.Test[2:]), "healthcheck runs no command of ours: %q", s.Healthcheck.Test)
 	drain := Default().Envoy.Drain
 	grace, err := time.ParseDuration(s.StopGrace)
-	wrong(err != nil || grace <= drain, "stop_grace_period is not above the drain time %s", drain)
-	return problems
+	wrong.when(err != nil || grace <= drain, "stop_grace_period is not above the drain time %s", drain)
+	return wrong
+}
+
+// pinnedImage is an image with a version, which a variable may replace.
+var pinnedImage = regexp.MustCompile(`^\$\{[A-Z]+_IMAGE:-[a-z]+:[0-9][0-9a-z.-]+\}$`)
+
+// networkNames reads both forms: a list, and a map with aliases.
+func networkNames(value any) (names []string) {
+	switch v := value.(type) {
+	case []any:
+		for _, name := range v {
+			names = append(names, fmt.Sprint(name))
+		}
+	case map[string]any:
+		names = slices.Collect(maps.Keys(v))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // passingProblems: the environment passes settings on under their own names,
 // empty for "not set", and the build arguments have one default, not two.
 func passingProblems(s composeService, args map[string]string) (problems []string) {
 	for name, value := range s.Environment {
-		if !slices.Contains(envNames(), name) {
+		wants := []string{"${" + name + ":-}"}
+		switch {
+		case strings.HasPrefix(name, "POSTGRES_"), name == "GOMEMLIMIT":
+			continue // of other programs
+		case name == "REDIS_HOST":
+			wants = []string{"redis"}
+		case name == settingToCome:
+			wants = append(wants, "${"+name+":-3}")
+		case !slices.Contains(envNames(), name):
 			problems = append(problems, name+" is no setting")
 		}
-		if want := "${" + name + ":-}"; value != want {
-			problems = append(problems, fmt.Sprintf("%s must be %s", name, want))
+		if !slices.Contains(wants, value) {
+			problems = append(problems, fmt.Sprintf("%s must be %s", name, strings.Join(wants, " or ")))
 		}
 	}
 	for name, value := range s.Build.Args {
@@ -198,72 +318,8 @@ var interpolated = regexp.MustCompile(`\$\{([A-Z0-9_]+)`)
 // same .env, so that no variable of the one may be a mistake to the other.
 func sharedNames(compose string) (problems []string) {
 	for _, match := range interpolated.FindAllStringSubmatch(compose, -1) {
-		if len(unknownNames(map[string]string{match[1]: "x"})) > 0 {
+		if match[1] != settingToCome && len(unknownNames(map[string]string{match[1]: "x"})) > 0 {
 			problems = append(problems, match[1]+" in a .env is refused by the gateway itself")
-		}
-	}
-	return problems
-}
-
-// dockerfileProblems looks at the last stage, which becomes the image.
-func dockerfileProblems(all []instruction) (problems []string) {
-	last := map[string]string{}
-	chown := false
-	for _, i := range all {
-		if i.name == "FROM" {
-			last, chown = map[string]string{}, false
-		}
-		last[i.name] = i.text
-		chown = chown || i.name == "COPY" && strings.Contains(i.text, "--chown="+containerUser+" ")
-		if i.name == "ENV" {
-			for _, assignment := range strings.Fields(i.text) {
-				if name, _, _ := strings.Cut(assignment, "="); !slices.Contains(envNames(), name) {
-					problems = append(problems, name+" is no setting")
-				}
-			}
-		}
-		if flag := buildKitFlag.FindString(i.text); flag != "" && (i.name == "RUN" || i.name == "COPY" || i.name == "FROM") {
-			problems = append(problems, i.name+" "+flag+" needs BuildKit")
-		}
-	}
-	for name, want := range map[string]string{"USER": containerUser, "EXPOSE": listenPort(), "VOLUME": "/data"} {
-		if last[name] != want {
-			problems = append(problems, fmt.Sprintf("%s must be %s, not %q", name, want, last[name]))
-		}
-	}
-	if !chown {
-		problems = append(problems, "no COPY gives "+containerUser+" the volume")
-	}
-	return prefixed("Dockerfile", append(problems, commandProblems(last)...))
-}
-
-// buildKitFlag are the options of instructions that the classic builder lacks.
-var buildKitFlag = regexp.MustCompile(`^--(mount|network|security|link|chmod|exclude|parents|platform)`)
-
-// commandProblems reads what the image runs the way the program will.
-func commandProblems(last map[string]string) (problems []string) {
-	_, health, _ := strings.Cut(last["HEALTHCHECK"], "CMD ")
-	lists := map[string][]string{}
-	for name, text := range map[string]string{"ENTRYPOINT": last["ENTRYPOINT"], "CMD": last["CMD"], "HEALTHCHECK": health} {
-		var words []string
-		if err := json.Unmarshal([]byte(text), &words); err != nil || len(words) == 0 {
-			problems = append(problems, name+": write a JSON list, the image has no shell")
-			continue
-		}
-		lists[name] = words
-	}
-	if len(problems) > 0 {
-		return problems
-	}
-	program := lists["ENTRYPOINT"]
-	if !slices.Equal(program, lists["HEALTHCHECK"][:1]) || !strings.HasPrefix(program[0], "/") {
-		problems = append(problems, fmt.Sprintf("ENTRYPOINT %q and HEALTHCHECK must be the program by its path", program))
-	}
-	for name, args := range map[string][]string{"CMD": lists["CMD"], "HEALTHCHECK": lists["HEALTHCHECK"][1:]} {
-		root := newRootCommand(&app{stdout: io.Discard, stderr: io.Discard})
-		cmd, rest, err := root.Find(args)
-		if err != nil || cmd == root || cmd.ParseFlags(rest) != nil {
-			problems = append(problems, fmt.Sprintf("%s runs no command of ours: %q", name, args))
 		}
 	}
 	return problems
@@ -273,38 +329,6 @@ func commandProblems(last map[string]string) (problems []string) {
 func listenPort() string {
 	listen := Default().Listen
 	return listen[strings.LastIndex(listen, ":")+1:]
-}
-
-// instructions reads a Dockerfile: comments go, continuation lines are joined.
-func instructions(dockerfile string) (all []instruction) {
-	var text strings.Builder
-	for line := range strings.Lines(dockerfile) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		more, continued := strings.CutSuffix(line, `\`)
-		text.WriteString(more)
-		if continued {
-			continue
-		}
-		name, rest, _ := strings.Cut(text.String(), " ")
-		all = append(all, instruction{strings.ToUpper(name), strings.TrimSpace(rest)})
-		text.Reset()
-	}
-	return all
-}
-
-// arguments are the ARGs of a Dockerfile and their defaults.
-func arguments(all []instruction) map[string]string {
-	args := map[string]string{}
-	for _, i := range all {
-		if i.name == "ARG" {
-			name, value, _ := strings.Cut(i.text, "=")
-			args[name] = value
-		}
-	}
-	return args
 }
 
 func readFile(t *testing.T, path string) []byte {

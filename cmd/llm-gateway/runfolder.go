@@ -16,19 +16,36 @@ const maxSocketPath = 90
 // runFolder is where sockets and Envoy's run files are: DATA/run.
 type runFolder struct{ path string }
 
-// newRunFolder makes DATA/run. Where the data directory's path is too long for
-// a socket's address, the folder is a link to a short one of our own.
-func newRunFolder(data string) (runFolder, error) {
+// runFolderOf is DATA/run. Where the data directory's path is too long for a
+// socket's address, it is a short one of our own.
+func runFolderOf(data string) (runFolder, error) {
 	abs, err := filepath.Abs(data)
 	if err != nil {
 		return runFolder{}, fmt.Errorf("find the data directory: %w", err)
 	}
 	run := filepath.Join(abs, "run")
-	if len(filepath.Join(run, "envoy-admin.sock")) <= maxSocketPath {
-		return runFolder{run}, ownFolder(run)
+	if len(filepath.Join(run, adminSocket)) <= maxSocketPath {
+		return runFolder{run}, nil
 	}
 	sum := sha256.Sum256([]byte(abs))
-	short := filepath.Join(os.TempDir(), fmt.Sprintf("llm-gateway-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))
+	return runFolder{filepath.Join(os.TempDir(), fmt.Sprintf("llm-gateway-%d-%s", os.Getuid(), hex.EncodeToString(sum[:6])))}, nil
+}
+
+// newRunFolder makes the run folder; DATA/run is a link to it where it is
+// elsewhere.
+func newRunFolder(data string) (runFolder, error) {
+	abs, err := filepath.Abs(data)
+	if err != nil {
+		return runFolder{}, fmt.Errorf("find the data directory: %w", err)
+	}
+	folder, err := runFolderOf(data)
+	if err != nil {
+		return runFolder{}, err
+	}
+	run, short := filepath.Join(abs, "run"), folder.path
+	if run == short {
+		return folder, ownFolder(run)
+	}
 	if err := ownFolder(short); err != nil {
 		return runFolder{}, err
 	}

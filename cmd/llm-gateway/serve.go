@@ -2,7 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,43 +17,108 @@ import (
 	"github.com/MaksimVF/llm-gateway/envoy"
 )
 
-// newServeCommand is the sidecar alone, for an Envoy that somebody else runs.
+// newServeCommand is the sidecar alone, for an Envoy that runs elsewhere.
 func newServeCommand(app *app) *cobra.Command {
-	var grpcAt, httpAt string
+	s := &serveRun{app: app}
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run the sidecar alone, for an Envoy that somebody else runs",
+		Short: "Run the sidecar alone, for an Envoy that runs elsewhere",
 		Long: "Run the sidecar alone: the ext_proc service that Envoy asks, and the HTTP\n" +
 			"listener of the info routes that Envoy forwards to. Without a configured\n" +
-			"path both are Unix sockets in DATA/run.",
+			"path both are Unix sockets in DATA/run. The Envoy side is made by\n" +
+			"`llm-gateway envoy` (it runs Envoy) or `llm-gateway envoy-config`.",
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&grpcAt, "grpc", "", "where Envoy finds the ext_proc service: unix:///PATH or host:port (default unix://DATA/run/extproc.sock)")
-	cmd.Flags().StringVar(&httpAt, "http", "", "where Envoy finds the info routes: unix:///PATH or host:port (default unix://DATA/run/api.sock)")
-	cmd.Flags().String("upstream", "", "URL of the model server (LLM_SERVER_URL); only checked here, Envoy routes to it")
+	flags := cmd.Flags()
+	flags.StringVar(&s.grpcAt, "grpc", "", "where Envoy finds the ext_proc service: unix:///PATH or host:port (default unix://DATA/run/extproc.sock)")
+	flags.StringVar(&s.httpAt, "http", "", "where Envoy finds the info routes: unix:///PATH or host:port (default unix://DATA/run/api.sock)")
+	flags.StringVar(&s.demoAt, "demo", "", "where the built-in demo model listens while no upstream is configured: unix:///PATH or host:port (default nowhere)")
+	flags.StringVar(&s.publicURL, "public-url", "", "`URL` by which clients reach Envoy; with it the start is announced on stdout, and the first one makes a demo key")
+	flags.BoolVar(&s.replica, "replica", false, "be one of several gateways behind one Envoy: refuse to start without PostgreSQL books, which they share")
+	flags.String("upstream", "", "URL of the model server (LLM_SERVER_URL); only checked here, Envoy routes to it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := app.config(cmd)
 		if err != nil {
 			return err
 		}
-		run, err := newRunFolder(c.Data)
-		if err != nil {
-			return err
-		}
-		o := gatewayOptions{}
-		if o.GRPC, err = endpointOr(grpcAt, run.socket("extproc.sock")); err != nil {
-			return usageError(err)
-		}
-		if o.HTTP, err = endpointOr(httpAt, run.socket("api.sock")); err != nil {
-			return usageError(err)
-		}
-		log, err := newLogger(app.stderr, c.Log.Level)
-		if err != nil {
-			return err
-		}
-		return serve(cmd.Context(), c, o, log)
+		return s.run(cmd.Context(), c)
 	}
 	return cmd
+}
+
+// serveRun is one run of `serve`.
+type serveRun struct {
+	app                               *app
+	grpcAt, httpAt, demoAt, publicURL string
+	replica                           bool
+}
+
+func (s *serveRun) run(ctx context.Context, c Config) error {
+	if s.replica && !sharedBooks(c) {
+		return errors.New("a replica keeps no books of its own: set DATABASE_URL=postgres://user:password@host:5432/name, the same for all gateways behind this Envoy (with docker-compose.yaml: in .env)")
+	}
+	if err := checkPublicURL(s.publicURL); err != nil {
+		return err
+	}
+	folder, err := newRunFolder(c.Data)
+	if err != nil {
+		return err
+	}
+	o := gatewayOptions{}
+	if o.GRPC, err = endpointOr(s.grpcAt, folder.socket("extproc.sock")); err != nil {
+		return usageError(err)
+	}
+	if o.HTTP, err = endpointOr(s.httpAt, folder.socket("api.sock")); err != nil {
+		return usageError(err)
+	}
+	log, err := newLogger(s.app.stderr, c.Log.Level)
+	if err != nil {
+		return err
+	}
+	w := welcome{app: s.app, c: c, base: strings.TrimRight(s.publicURL, "/"), log: log}
+	if s.demoAt != "" && c.Upstream.URL == "" {
+		demo, err := startDemo(ctx, s.demoAt, log)
+		if errors.Is(err, envoy.ErrOptions) {
+			return usageError(fmt.Errorf("--demo: %w", err))
+		}
+		if err != nil {
+			return err
+		}
+		defer demo.Close()
+		w.demo = true
+	}
+	if err := waitForDatabase(ctx, c, log); err != nil {
+		return err
+	}
+	return serve(ctx, c, o, log, func(ctx context.Context, g *gateway) {
+		if s.publicURL != "" && answers(ctx, clientOf(o.HTTP), "http://localhost/health") {
+			w.show(ctx, g)
+		}
+	})
+}
+
+// checkPublicURL wants what clients put before /v1.
+func checkPublicURL(text string) error {
+	u, err := url.Parse(text)
+	if text != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" ||
+		u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return usagef("--public-url: write a URL such as http://localhost:12000, without user, query or fragment")
+	}
+	return nil
+}
+
+// clientOf asks a listener of ours, whatever the host in the URL says.
+func clientOf(e envoy.Endpoint) *http.Client {
+	return &http.Client{Timeout: probeWait, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			if path, ok := e.Socket(); ok {
+				return d.DialContext(ctx, "unix", path)
+			}
+			return d.DialContext(ctx, "tcp", e.Address())
+		},
+	}}
 }
 
 func endpointOr(given, fallback string) (envoy.Endpoint, error) {
@@ -63,8 +134,9 @@ func endpointOr(given, fallback string) (envoy.Endpoint, error) {
 // request. Unlike a higher GOGC it adds nothing when the heap is large.
 const heapFloor = 16 << 20
 
-// serve runs a gateway until ctx ends, then drains it.
-func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger) error {
+// serve runs a gateway until ctx ends, then drains it. Beside it runs started,
+// whose context ends with the gateway.
+func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, started func(context.Context, *gateway)) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
 	g, err := newGateway(ctx, c, o, log)
@@ -72,8 +144,16 @@ func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger) err
 		return err
 	}
 	log.Info("gateway serves", zap.Stringer("grpc", o.GRPC), zap.Stringer("http", o.HTTP))
+	startedCtx, end := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		started(startedCtx, g)
+	}()
 	failed := g.serve(ctx)
 	log.Info("gateway stops")
+	end()
+	<-done // it may be at the books, which are about to be closed
 	stopped := g.stop(ctx, max(c.Envoy.Drain, time.Second))
 	if failed != nil {
 		return failed

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"github.com/MaksimVF/llm-gateway/envoy"
+)
+
+// sidecarFlags say where the sidecars of an Envoy are.
+type sidecarFlags struct{ grpcAt, httpAt, demoAt string }
+
+func (f *sidecarFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.grpcAt, "grpc", "", "where `serve` offers the ext_proc service: unix:///PATH or host:port, several separated by commas (default unix://DATA/run/extproc.sock)")
+	flags.StringVar(&f.httpAt, "http", "", "where `serve` offers the info routes, in the same form (default unix://DATA/run/api.sock)")
+	flags.StringVar(&f.demoAt, "demo", "", "where `serve` offers the demo model, which is used while no upstream is configured")
+	flags.String("listen", "", "address of the listener (default 0.0.0.0:12000)")
+	flags.String("upstream", "", "URL of the model server: host, base path or full endpoint URL (LLM_SERVER_URL)")
+}
+
+// options is what flags and configuration say about Envoy; its admin interface
+// has to be added.
+func (f *sidecarFlags) options(c Config) (o envoy.Options, err error) {
+	folder, err := runFolderOf(c.Data)
+	if err != nil {
+		return o, err
+	}
+	upstream, err := f.upstream(c, folder)
+	if err != nil {
+		return o, err
+	}
+	o = c.envoyOptions(upstream)
+	if o.ExtProc, err = endpointsOr(f.grpcAt, folder.socket("extproc.sock")); err != nil {
+		return o, usageError(fmt.Errorf("--grpc: %w", err))
+	}
+	if o.API, err = endpointsOr(f.httpAt, folder.socket("api.sock")); err != nil {
+		return o, usageError(fmt.Errorf("--http: %w", err))
+	}
+	return o, nil
+}
+
+func (f *sidecarFlags) upstream(c Config, folder runFolder) (envoy.Upstream, error) {
+	switch {
+	case c.Upstream.URL != "":
+		return c.envoyUpstream(folder)
+	case f.demoAt == "":
+		return envoy.Upstream{}, usagef("there is no model server: name one with --upstream or LLM_SERVER_URL, or with --demo the address that serve --demo has")
+	}
+	upstream, err := demoUpstream(f.demoAt)
+	if err != nil {
+		return upstream, usageError(fmt.Errorf("--demo: %w", err))
+	}
+	return upstream, nil
+}
+
+func endpointsOr(given, fallback string) ([]envoy.Endpoint, error) {
+	if given == "" {
+		given = fallback
+	}
+	return envoy.ParseEndpoints(given)
+}
+
+// newEnvoyCommand is Envoy alone, for sidecars that run elsewhere.
+func newEnvoyCommand(app *app) *cobra.Command {
+	var sidecars sidecarFlags
+	cmd := &cobra.Command{
+		Use:   "envoy",
+		Short: "Run Envoy alone, for sidecars that run elsewhere",
+		Long: "Run Envoy alone in the foreground, with a configuration of this version, for\n" +
+			"sidecars that `llm-gateway serve` runs elsewhere. Several addresses, and a name\n" +
+			"that has several, are replicas: requests are spread over the healthy ones.\n" +
+			"An Envoy that dies is started again. Ctrl-C or SIGTERM drains and stops it.",
+	}
+	sidecars.register(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := app.config(cmd)
+		if err != nil {
+			return err
+		}
+		o, err := sidecars.options(c)
+		if err != nil {
+			return err
+		}
+		log, err := newLogger(app.stderr, c.Log.Level)
+		if err != nil {
+			return err
+		}
+		run, err := prepareEnvoy(app, c, log)
+		if err != nil {
+			return err
+		}
+		path, err := run.render(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		return run.supervise(cmd.Context(), path)
+	}
+	return cmd
+}
+
+// defaultAdmin is where Envoy's admin interface is by custom. Only a loopback
+// address will do: whoever reaches it can stop Envoy.
+const defaultAdmin = "127.0.0.1:9901"
+
+// newEnvoyConfigCommand is Envoy's side for those who run Envoy themselves.
+func newEnvoyConfigCommand(app *app) *cobra.Command {
+	var sidecars sidecarFlags
+	var kind, admin, output string
+	cmd := &cobra.Command{
+		Use:   "envoy-config --for bootstrap",
+		Short: "Print the configuration for an Envoy that somebody else runs",
+		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
+			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
+			"  bootstrap  the whole configuration of an Envoy of its own (envoy -c FILE)\n\n" +
+			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
+			"the machine that Envoy runs on.",
+	}
+	sidecars.register(cmd.Flags())
+	cmd.Flags().StringVar(&kind, "for", "", "what to write: bootstrap")
+	cmd.Flags().StringVar(&admin, "admin", defaultAdmin, "where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
+	cmd.Flags().StringVar(&output, "output", "", "`file` to write, replaced as a whole, instead of stdout")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if kind != "bootstrap" {
+			return usagef("--for: write bootstrap; there is nothing else in this version")
+		}
+		c, err := app.config(cmd)
+		if err != nil {
+			return err
+		}
+		o, err := sidecars.options(c)
+		if err != nil {
+			return err
+		}
+		at, err := envoy.ParseEndpoint(admin)
+		if err != nil {
+			return usageError(fmt.Errorf("--admin: %w", err))
+		}
+		o.AdminSocket, _ = at.Socket()
+		o.AdminAddress = at.Address()
+		text, err := renderBootstrap(o)
+		if errors.Is(err, envoy.ErrOptions) {
+			return usageError(err)
+		}
+		if err != nil {
+			return err
+		}
+		return app.printEnvoyConfig(text, output)
+	}
+	return cmd
+}
+
+func (a *app) printEnvoyConfig(text []byte, output string) (err error) {
+	if a.json {
+		if text, err = yaml.YAMLToJSON(text); err != nil {
+			return fmt.Errorf("write Envoy's configuration: %w", err)
+		}
+		text = append(text, '\n')
+	}
+	if output == "" {
+		return a.printf("%s", text)
+	}
+	if err := replaceFile(output, text, 0o644); err != nil { // Envoy may run as somebody else, and there is no secret in it
+		return fmt.Errorf("write Envoy's configuration: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file under another name and moves it into place: whoever
+// reads it finds the old text or the new one, never half of one.
+func replaceFile(path string, text []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
