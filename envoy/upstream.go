@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -158,11 +157,6 @@ func (u Upstream) base() string {
 // prefix replaces "/v1/" at the head of the client's path, so it ends in a
 // slash as well.
 func (u Upstream) prefix() string { return strings.TrimSuffix(u.base(), "/") + "/" }
-
-func (u Upstream) isIP() bool {
-	_, err := netip.ParseAddr(u.Host)
-	return err == nil
-}
 
 func isPrintable(s string) bool {
 	for i := range len(s) {

@@ -7,7 +7,7 @@ import (
 
 const sqliteWants = "a path to an SQLite file, such as sqlite:///./billing.db, or a PostgreSQL URL"
 
-const postgresWants = "a PostgreSQL URL such as postgres://user:password@host:5432/database"
+const postgresWants = "a PostgreSQL URL such as postgres://user:password@host:5432/database" //nolint:gosec // words for a person
 
 // databaseURL reads DATABASE_URL into the path of an SQLite file or the URL of
 // a PostgreSQL database; "" stays "".

@@ -153,7 +153,7 @@ func (p *Postgres) SQL(database, command string) ([]byte, error) {
 // its machine would, and waits until they are gone.
 func (p *Postgres) KillAll() {
 	kids, _ := Children(p.Pid)
-	p.Process.Kill() // first: it must not see its children end and start anew
+	p.Kill() // first: it must not see its children end and start anew
 	for _, pid := range kids {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -146,7 +147,7 @@ func (p *Proxy) copy(to, from net.Conn) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				reset(to)
 			}
 			break
