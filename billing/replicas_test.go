@@ -290,3 +290,48 @@ func testChangesOfKeysReachAllReplicas(t *testing.T, at home) {
 	execSQL(t, db, "UPDATE meta SET v = '99' WHERE k = 'key_rev'")
 	all("a change nobody told of", func(b *Book) bool { got, _ := b.Key(k.ID); return got.Name == "quiet" })
 }
+
+func testReplicasBeginTogether(t *testing.T, at home) {
+	o := at.options(t, nil)
+	o.Pepper = []byte("pepper")
+	var made atomic.Int64
+	var wg sync.WaitGroup
+	for range 5 {
+		one := o
+		one.DataDir = t.TempDir()
+		wg.Go(func() {
+			b, err := Open(context.Background(), one)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = b.Close(context.Background()) }()
+			a, err := OpenAdmin(context.Background(), one)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = a.Close() }()
+			_, secret, first, err := a.CreateFirstKey(context.Background(), NewKey{Name: "first"})
+			if err != nil || first != (secret != "") {
+				t.Errorf("first key: %v, secret of %d bytes, %v", first, len(secret), err)
+			}
+			if first {
+				made.Add(1)
+			}
+			if _, err := b.Import(context.Background(), []string{"sk-test-one", "sk-test-two"}, OriginEnv); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() > 1 {
+		t.Fatalf("%d first keys", made.Load())
+	}
+	if n := number(t, raw(t, o), "SELECT count(*) FROM keys"); n != 2+made.Load() {
+		t.Fatalf("%d keys, want 2 and %d", n, made.Load())
+	}
+	if n := number(t, raw(t, o), "SELECT count(*) FROM replicas"); n != 0 {
+		t.Fatalf("%d replicas are left on the list", n)
+	}
+}

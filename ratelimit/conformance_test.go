@@ -1,13 +1,192 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
+
+// store is what the suite drives: one way to keep windows.
+type store interface {
+	take(t *testing.T, a Ask) Decision
+	peek(t *testing.T, subject string, l Limits) Decision
+	giveBack(a Ask, d Decision)
+	settle(a Ask, d Decision, tokens int64)
+	wait(d time.Duration)
+	slack() time.Duration // by how much waits that were measured around a call may differ
+}
+
+// limiterStore is a whole limiter.
+type limiterStore struct {
+	l     *Limiter
+	sleep func(time.Duration)
+	loose time.Duration
+	after func()
+}
+
+func (s limiterStore) take(t *testing.T, a Ask) Decision {
+	t.Helper()
+	d, err := s.l.Take(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.after()
+	return d
+}
+
+func (s limiterStore) peek(t *testing.T, subject string, l Limits) Decision {
+	t.Helper()
+	d, err := s.l.Peek(t.Context(), subject, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.after()
+	return d
+}
+
+func (s limiterStore) giveBack(a Ask, d Decision) {
+	s.l.GiveBack(context.Background(), a, d)
+	s.after()
+}
+
+func (s limiterStore) settle(a Ask, d Decision, n int64) {
+	s.l.Settle(a, d, n)
+	s.after()
+}
+func (s limiterStore) wait(d time.Duration) { s.sleep(d) }
+func (s limiterStore) slack() time.Duration { return s.loose }
+
+// scriptStore is the script alone, without what the limiter remembers beside it.
+type scriptStore struct {
+	t     *testing.T
+	r     *remote
+	after func()
+}
+
+func (s scriptStore) ask(t *testing.T, mode string, a Ask) Decision {
+	t.Helper()
+	defer s.after()
+	if a.never() {
+		return newMemory(Options{Now: time.Now, MaxSubjects: 1}).take(&a, own())
+	}
+	got, err := s.r.decide(t.Context(), mode, "epoch", &a, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Decision
+}
+
+func (s scriptStore) take(t *testing.T, a Ask) Decision { t.Helper(); return s.ask(t, "take", a) }
+func (s scriptStore) peek(t *testing.T, subject string, l Limits) Decision {
+	t.Helper()
+	return s.ask(t, "peek", Ask{ID: "peek", Subject: subject, Limits: l})
+}
+
+func (s scriptStore) put(a Ask, p put) {
+	p.id, p.limits = a.ID, a.Limits
+	if err := s.r.put(context.Background(), "epoch", parcel{s: &subject{name: a.Subject}, puts: []put{p}}, false, loose{}, loose{}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.after()
+}
+
+func (s scriptStore) giveBack(a Ask, d Decision) {
+	if d.Allowed {
+		s.put(a, put{gone: true})
+	}
+}
+
+func (s scriptStore) settle(a Ask, d Decision, n int64) {
+	if d.Allowed {
+		s.put(a, put{tokens: n})
+	}
+}
+func (s scriptStore) wait(d time.Duration) { time.Sleep(d) }
+func (s scriptStore) slack() time.Duration { return 100 * time.Millisecond }
+
+// onRedis is a limiter on a Redis that it has found.
+func onRedis(t testing.TB, o Options, addr string) *Limiter {
+	t.Helper()
+	l := running(t, o, addr)
+	eventually(t, 10*time.Second, "the limiter did not go to Redis", func() bool { return l.link.Load() != nil })
+	return l
+}
+
+func running(t testing.TB, o Options, addr string) *Limiter {
+	t.Helper()
+	if o.Redis == nil {
+		o.Redis = &RedisOptions{}
+	}
+	redisOptions := *o.Redis
+	redisOptions.Address = addr
+	o.Redis = &redisOptions
+	l, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+func eventually(t testing.TB, within time.Duration, text string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(text)
+		}
+	}
+}
+
+// checkKeys fails when a key has no TTL or a name with anything else in it than it may have.
+func checkKeys(t *testing.T, addr string) func() {
+	c := redis.NewClient(&redis.Options{Addr: addr, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
+	t.Cleanup(func() { _ = c.Close() })
+	name := regexp.MustCompile(`^\{llmgw\}:(marker|probe|rebuild|(requests|pieces|tokens|concurrent):key_[A-Za-z0-9-]+|op:id-[a-z0-9-]+)$`)
+	calls := 0
+	return func() {
+		if calls++; calls%50 != 0 && calls%1000 > 100 { // the long loops are looked at now and then
+			return
+		}
+		bad, err := c.Eval(context.Background(), `local bad = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('PTTL', key) == -1 then bad[#bad + 1] = key .. ' has no TTL' end
+  bad[#bad + 1] = key
+end
+return bad`, nil).StringSlice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range bad {
+			if !name.MatchString(key) {
+				t.Fatalf("a key that must not be: %s", key)
+			}
+		}
+	}
+}
+
+var lastID atomic.Int64
+
+func newID() string { return fmt.Sprintf("id-%d", lastID.Add(1)) }
 
 func TestConformance(t *testing.T) {
 	server := rig.StartRedis(t)

@@ -2,56 +2,12 @@ package billing
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
-
-func testReplicasBeginTogether(t *testing.T, at home) {
-	o := at.options(t, nil)
-	o.Pepper = []byte("pepper")
-	var made atomic.Int64
-	var wg sync.WaitGroup
-	for range 5 {
-		one := o
-		one.DataDir = t.TempDir()
-		wg.Go(func() {
-			b, err := Open(context.Background(), one)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer func() { _ = b.Close(context.Background()) }()
-			a, err := OpenAdmin(context.Background(), one)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer func() { _ = a.Close() }()
-			_, secret, first, err := a.CreateFirstKey(context.Background(), NewKey{Name: "first"})
-			if err != nil || first != (secret != "") {
-				t.Errorf("first key: %v, secret of %d bytes, %v", first, len(secret), err)
-			}
-			if first {
-				made.Add(1)
-			}
-			if _, err := b.Import(context.Background(), []string{"sk-test-one", "sk-test-two"}, OriginEnv); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if made.Load() > 1 {
-		t.Fatalf("%d first keys", made.Load())
-	}
-	if n := number(t, raw(t, o), "SELECT count(*) FROM keys"); n != 2+made.Load() {
-		t.Fatalf("%d keys, want 2 and %d", n, made.Load())
-	}
-	if n := number(t, raw(t, o), "SELECT count(*) FROM replicas"); n != 0 {
-		t.Fatalf("%d replicas are left on the list", n)
-	}
-}
 
 // testOthersEndingAHoldGivesNothingTwice ends a hold behind its replica's back
 // and lets that one end it again together with a reserve.
@@ -127,5 +83,66 @@ func testASpillOutlivesItsProcess(t *testing.T, at home) {
 	}
 	if r := mustBalance(t, o); r.Charges != 3 || r.OpenHolds != 0 {
 		t.Fatalf("audit is %+v", r)
+	}
+}
+
+// BenchmarkReplicas has 64 callers reserve and settle over books that share a
+// database, all on one key or on 30, and reports what a reserve waits.
+func BenchmarkReplicas(b *testing.B) {
+	at := postgres15(b)
+	for _, c := range []struct{ books, keys int }{{1, 1}, {1, 30}, {3, 1}, {3, 30}} {
+		b.Run(fmt.Sprintf("books=%d/keys=%d", c.books, c.keys), func(b *testing.B) {
+			o := at.options(b, nil)
+			keys := make([]Key, c.keys)
+			for i := range keys {
+				keys[i], _ = createKey(b, o, Limits{})
+			}
+			books := make([]*Book, c.books)
+			for i := range books {
+				one := o
+				one.DataDir = b.TempDir()
+				books[i] = openBook(b, one)
+			}
+			var mu sync.Mutex
+			var reserves, settles []time.Duration
+			work := make(chan int)
+			var wg sync.WaitGroup
+			before := cpuTime(b)
+			b.ResetTimer()
+			for i := range 64 {
+				book := books[i%len(books)]
+				wg.Go(func() {
+					for n := range work {
+						began := time.Now()
+						h, err := book.Reserve(context.Background(), ask(keys[n%len(keys)].ID, 1000))
+						held := time.Now()
+						if err == nil {
+							err = book.Settle(context.Background(), h.ID, Outcome{Prompt: 10, Completion: 20, Provenance: Reported})
+						}
+						if err != nil {
+							b.Error(err)
+						}
+						mu.Lock()
+						reserves, settles = append(reserves, held.Sub(began)), append(settles, time.Since(held))
+						mu.Unlock()
+					}
+				})
+			}
+			for n := range b.N {
+				work <- n
+			}
+			close(work)
+			wg.Wait()
+			b.StopTimer()
+			report := func(of []time.Duration, name string) {
+				slices.Sort(of)
+				b.ReportMetric(float64(of[len(of)/2].Microseconds()), name+"-p50-µs")
+				b.ReportMetric(float64(of[len(of)*99/100].Microseconds()), name+"-p99-µs")
+			}
+			report(reserves, "reserve")
+			report(settles, "settle")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "admissions/s")
+			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+		})
 	}
 }
