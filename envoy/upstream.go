@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -37,6 +36,10 @@ type Upstream struct {
 	// SocketPath, when set, is a Unix socket that is dialled in place of Host,
 	// which is still what the Host header says. Not with TLS.
 	SocketPath string
+	// Replicas says that several equal servers may stand behind Host, each of
+	// which answers GET /models of its own: requests are spread over those that
+	// do.
+	Replicas bool
 }
 
 // ParseUpstream reads the URL of a model server: a bare host
@@ -158,11 +161,6 @@ func (u Upstream) base() string {
 // prefix replaces "/v1/" at the head of the client's path, so it ends in a
 // slash as well.
 func (u Upstream) prefix() string { return strings.TrimSuffix(u.base(), "/") + "/" }
-
-func (u Upstream) isIP() bool {
-	_, err := netip.ParseAddr(u.Host)
-	return err == nil
-}
 
 func isPrintable(s string) bool {
 	for i := range len(s) {
