@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: a C compiler for the race
-# detector, and Python's venv for the SDK clients. Where it may not install, it
-# says what is missing.
+# detector, Python's venv for the SDK clients, Redis and PostgreSQL (the tests
+# start servers of their own; none of the system is started). Where it may not
+# install, it says what is missing.
 set -euo pipefail
 
 missing=()
@@ -10,10 +11,21 @@ command -v python3 >/dev/null || missing+=(python3)
 command -v curl >/dev/null || missing+=(curl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
+command -v redis-server >/dev/null || missing+=(redis-server)
+postgres=(/usr/lib/postgresql/*/bin/initdb) # Debian keeps it off PATH
+[ -x "${postgres[0]}" ] || command -v initdb >/dev/null || missing+=(postgresql)
+
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "installing for the tests: ${missing[*]}" >&2
+  # Packages of servers start them; a policy of 101 tells them not to.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
   exit 0

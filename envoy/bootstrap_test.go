@@ -68,6 +68,9 @@ func goldens(t *testing.T) map[string]Options {
 	for name, at := range goldenSidecars {
 		all[name] = withSidecars(t, goldenOptions(t, goldenUpstreams["http"]), at[0], at[1])
 	}
+	models := all["replicas-by-name"]
+	models.Upstream = Upstream{Host: "gateways", Port: 12003, Replicas: true}
+	all["replicas-by-name"] = models
 	return all
 }
 

@@ -45,6 +45,11 @@ func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 	c := cluster(upstreamCluster, 5*time.Second)
 	c.TypedExtensionProtocolOptions = protocol(http1(plainIdle))
 	place(c, Endpoint{socket: u.SocketPath, host: u.Host, port: u.port()})
+	if u.Replicas {
+		spread(c, &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
+			Host: u.authority(), Path: u.prefix() + "models",
+		}}})
+	}
 	if !u.TLS {
 		return c, nil
 	}

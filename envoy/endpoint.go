@@ -72,7 +72,7 @@ func checkEndpoints(list []Endpoint) error {
 	}
 	isSocket := func(e Endpoint) bool { return e.socket != "" }
 	if slices.ContainsFunc(list, isSocket) && slices.ContainsFunc(list, Endpoint.isName) {
-		return errors.New("a list cannot hold both sockets and names: Envoy looks up all addresses of a cluster, or none")
+		return errors.New("a list cannot hold both Unix sockets and names: Envoy looks up all addresses of a cluster, or none")
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func TestParseEndpoints(t *testing.T) {
 		}
 	}
 	for given, hint := range map[string]string{
-		"": "no port", "a:1,": "no port", "a:1,b": "no port", "a:1,b:1,a:1": "twice", "unix:///a,b:1": "cannot hold both",
+		"": "no port", "a:1,": "no port", "a:1,b": "no port", "a:1,b:1,a:1": "twice", "unix:///a,b:1": "both",
 	} {
 		if list, err := ParseEndpoints(given); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), hint) {
 			t.Errorf("%q: %v, %v; want %q", given, list, err, hint)

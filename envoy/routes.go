@@ -53,14 +53,17 @@ func routes(o Options) *routev3.RouteConfiguration {
 }
 
 func apiRoute(path string, at []Endpoint) *routev3.Route {
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: apiCluster},
+		Timeout:          seconds(5),
+	}
+	if replicated(at) { // a single one has nobody to repeat it to
+		action.RetryPolicy = safeRetry(true)
+	}
 	return &routev3.Route{
-		Name:  "api" + path,
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: apiCluster},
-			Timeout:          seconds(5),
-			RetryPolicy:      apiRetry(at),
-		}},
+		Name:                 "api" + path,
+		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
+		Action:               &routev3.Route_Route{Route: action},
 		TypedPerFilterConfig: ungated(),
 	}
 }
@@ -76,7 +79,7 @@ func modelRoute(o Options) *routev3.Route {
 		MaxStreamDuration:    &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: seconds(3600)},
 		// Only what has certainly not reached the model server is tried again:
 		// a second attempt of anything else could be paid twice.
-		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)},
+		RetryPolicy: safeRetry(o.Upstream.Replicas),
 	}
 	if o.rewritesPath() {
 		action.PrefixRewrite = o.Upstream.prefix()

@@ -149,21 +149,18 @@ func sidecarRetry(list []Endpoint) *corev3.RetryPolicy {
 	return p
 }
 
-// apiRetry repeats a request to the sidecars' HTTP that has reached none of
-// them; a single one has nobody to repeat it to.
-func apiRetry(list []Endpoint) *routev3.RetryPolicy {
-	if !replicated(list) {
-		return nil
-	}
-	return &routev3.RetryPolicy{
-		RetryOn:    "connect-failure,refused-stream",
-		NumRetries: wrapperspb.UInt32(2),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+// safeRetry repeats a request that has certainly reached nobody. Among replicas
+// it goes to another one.
+func safeRetry(replicas bool) *routev3.RetryPolicy {
+	p := &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream", NumRetries: wrapperspb.UInt32(2)}
+	if replicas {
+		p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       previousHosts,
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: otherHost()},
-		}},
-		HostSelectionRetryMaxAttempts: otherHostAttempts,
+		}}
+		p.HostSelectionRetryMaxAttempts = otherHostAttempts
 	}
+	return p
 }
 
 func otherHost() *anypb.Any { return anyOf(&previousv3.PreviousHostsPredicate{}) }

@@ -36,6 +36,10 @@ type Upstream struct {
 	// SocketPath, when set, is a Unix socket that is dialled in place of Host,
 	// which is still what the Host header says. Not with TLS.
 	SocketPath string
+	// Replicas says that several equal servers may stand behind Host, each of
+	// which answers GET /models of its own: requests are spread over those that
+	// do.
+	Replicas bool
 }
 
 // ParseUpstream reads the URL of a model server: a bare host

@@ -41,5 +41,8 @@ func demoUpstream(at string) (envoy.Upstream, error) {
 	if socket, ok := endpoint.Socket(); ok {
 		return envoy.Upstream{Host: "demo", BasePath: "/v1", SocketPath: socket}, nil
 	}
-	return envoy.ParseUpstream("http://" + endpoint.Address())
+	// Each gateway behind a name has a demo model.
+	up, err := envoy.ParseUpstream("http://" + endpoint.Address())
+	up.Replicas = true
+	return up, err
 }
