@@ -21,9 +21,8 @@ const (
 	composePath    = "../../docker-compose.yaml"
 	dockerfilePath = "../../deploy/Dockerfile"
 	containerUser  = "65532:65532"
-	// settingToCome is passed on already; it becomes a setting together with the
-	// counters that several gateways share.
-	settingToCome = "LLMGW_RATELIMIT__REPLICAS"
+	// replicasSetting has another default in the gateways of the replica profile.
+	replicasSetting = "LLMGW_RATELIMIT__REPLICAS"
 )
 
 // composeFile is what docker-compose.yaml may say. A key that is not here is an
@@ -294,7 +293,7 @@ func passingProblems(s composeService, args map[string]string) (problems []strin
 			continue // of other programs
 		case name == "REDIS_HOST":
 			wants = []string{"redis"}
-		case name == settingToCome:
+		case name == replicasSetting:
 			wants = append(wants, "${"+name+":-3}")
 		case !slices.Contains(envNames(), name):
 			problems = append(problems, name+" is no setting")
@@ -318,7 +317,7 @@ var interpolated = regexp.MustCompile(`\$\{([A-Z0-9_]+)`)
 // same .env, so that no variable of the one may be a mistake to the other.
 func sharedNames(compose string) (problems []string) {
 	for _, match := range interpolated.FindAllStringSubmatch(compose, -1) {
-		if match[1] != settingToCome && len(unknownNames(map[string]string{match[1]: "x"})) > 0 {
+		if len(unknownNames(map[string]string{match[1]: "x"})) > 0 {
 			problems = append(problems, match[1]+" in a .env is refused by the gateway itself")
 		}
 	}
