@@ -58,6 +58,6 @@ const (
 	StorageRedis  = "redis"
 )
 
-// ErrUnavailable: the store outside this process cannot be asked and the
+// ErrUnavailable says that the store outside this process cannot be asked and the
 // configuration says to refuse then (OnErrorClosed).
 var ErrUnavailable = errors.New("rate limits unavailable")

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -207,7 +208,7 @@ func TestTimesInTheFutureLockNobodyOut(t *testing.T) {
 		t.Fatalf("%+v", d)
 	}
 	if at := c.ZScore(t.Context(), "{llmgw}:concurrent:key_x", "a").Val(); at > later(leaseFor) {
-		t.Errorf("a lease of %v", time.UnixMicro(int64(at)).Sub(time.Now()))
+		t.Errorf("a lease of %v", time.Until(time.UnixMicro(int64(at))))
 	}
 }
 
@@ -238,7 +239,7 @@ func TestLeasesAreRenewedAndEnd(t *testing.T) {
 	l.Settle(mine, held, 0)
 	eventually(t, time.Second, "Settle did not reach Redis", func() bool {
 		_, err := c.ZScore(t.Context(), "{llmgw}:concurrent:key_x", mine.ID).Result()
-		return err == redis.Nil
+		return errors.Is(err, redis.Nil)
 	})
 }
 
