@@ -206,9 +206,11 @@ func TestConformance(t *testing.T) {
 		"script": func(t *testing.T) store {
 			r := newRemote(RedisOptions{Address: server.Addr})
 			t.Cleanup(func() { _ = r.close() })
-			if err := r.client.Set(t.Context(), r.marker(), "epoch", time.Hour).Err(); err != nil {
+			if err := r.probe.Set(t.Context(), r.marker(), "epoch", time.Hour).Err(); err != nil {
 				t.Fatal(err)
 			}
+			_ = r.client.Close()
+			r.client = r.probe // more patient: here the script is tested, not the time a busy machine takes
 			return scriptStore{t: t, r: r, after: check}
 		},
 		"redis": func(t *testing.T) store {
