@@ -94,7 +94,7 @@ func (s scriptStore) peek(t *testing.T, subject string, l Limits) Decision {
 func (s scriptStore) put(a Ask, p put) {
 	p.id, p.limits = a.ID, a.Limits
 	if err := s.r.put(context.Background(), "epoch", parcel{s: &subject{name: a.Subject}, puts: []put{p}}, false, loose{}, loose{}); err != nil {
-		s.t.Fatal(err)
+		s.t.Error(err)
 	}
 	s.after()
 }
@@ -162,9 +162,9 @@ func checkKeys(t *testing.T, addr string) func() {
 	c := redis.NewClient(&redis.Options{Addr: addr, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
 	t.Cleanup(func() { _ = c.Close() })
 	name := regexp.MustCompile(`^\{llmgw\}:(marker|probe|rebuild|(requests|pieces|tokens|concurrent):key_[A-Za-z0-9-]+|op:id-[a-z0-9-]+)$`)
-	calls := 0
+	var calls atomic.Int64
 	return func() {
-		if calls++; calls%50 != 0 && calls%1000 > 100 { // the long loops are looked at now and then
+		if n := calls.Add(1); n%20 != 0 && n > 50 { // the long loops are looked at now and then
 			return
 		}
 		bad, err := c.Eval(context.Background(), `local bad = {}
@@ -174,11 +174,11 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
 end
 return bad`, nil).StringSlice()
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		for _, key := range bad {
 			if !name.MatchString(key) {
-				t.Fatalf("a key that must not be: %s", key)
+				t.Errorf("a key that must not be: %s", key)
 			}
 		}
 	}
@@ -206,9 +206,11 @@ func TestConformance(t *testing.T) {
 		"script": func(t *testing.T) store {
 			r := newRemote(RedisOptions{Address: server.Addr})
 			t.Cleanup(func() { _ = r.close() })
-			if err := r.client.Set(t.Context(), r.marker(), "epoch", time.Hour).Err(); err != nil {
+			if err := r.probe.Set(t.Context(), r.marker(), "epoch", time.Hour).Err(); err != nil {
 				t.Fatal(err)
 			}
+			_ = r.client.Close()
+			r.client = r.probe // more patient: here the script is tested, not the time a busy machine takes
 			return scriptStore{t: t, r: r, after: check}
 		},
 		"redis": func(t *testing.T) store {
@@ -220,6 +222,9 @@ func TestConformance(t *testing.T) {
 			s := stores[name](t)
 			for law, holds := range laws {
 				t.Run(strings.ReplaceAll(law, " ", "_"), func(t *testing.T) {
+					if s.slack() > 0 {
+						t.Parallel() // in real time; where the clock is fake all share it
+					}
 					holds(t, s, "key_"+strings.ReplaceAll(law, " ", "-")+"-"+name)
 				})
 			}

@@ -209,7 +209,7 @@ func TestFaults(t *testing.T) {
 			eventually(t, 15*time.Second, "Redis is not used", trusted)
 			limit := Limit{21, 500 * time.Millisecond}
 			one, many := newCrowd(t, "key_x", limit, ones, single), newCrowd(t, "key_x", limit, threes, three...)
-			time.Sleep(600 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 			f.inject(s)
 			time.Sleep(1200 * time.Millisecond)
 			during := one.count()
@@ -217,7 +217,7 @@ func TestFaults(t *testing.T) {
 			healed := time.Now()
 			eventually(t, 15*time.Second, "Redis is back and not used", trusted)
 			back := time.Since(healed)
-			time.Sleep(time.Second)
+			time.Sleep(700 * time.Millisecond)
 			one.end()
 			many.end()
 

@@ -28,8 +28,8 @@ type Options struct {
 	MaxSubjects int
 	// Redis is where several gateways keep their windows together; nil means memory only.
 	Redis *RedisOptions
-	// Replicas is the number of gateways that share the Redis; while it is away, each may use that
-	// part of every limit. Less than 1 means 1.
+	// Replicas is the number of gateways that share the limits; where Redis is away, or there is none,
+	// each may use that part of every limit. Less than 1 means 1.
 	Replicas int
 	// OnError is OnErrorMemory, the default, or OnErrorClosed.
 	OnError string
@@ -111,7 +111,7 @@ func New(o Options) (*Limiter, error) {
 func (l *Limiter) Take(ctx context.Context, a Ask) (Decision, error) {
 	trusted := l.link.Load()
 	if l.remote == nil || a.never() {
-		return l.said(l.memory.take(&a, rule{share: 1, all: true}), trusted), nil
+		return l.said(l.memory.take(&a, l.here()), trusted), nil
 	}
 	if trusted == nil {
 		return l.alone(&a, false)
@@ -139,7 +139,7 @@ func (l *Limiter) Peek(ctx context.Context, subject string, limits Limits) (Deci
 	a := Ask{ID: "peek", Subject: subject, Limits: limits}
 	trusted := l.link.Load()
 	if l.remote == nil || a.never() {
-		return l.said(l.memory.peek(subject, &a, rule{share: 1, all: true}), trusted), nil
+		return l.said(l.memory.peek(subject, &a, l.here()), trusted), nil
 	}
 	if trusted != nil {
 		_, p := l.memory.ask(&a)
@@ -185,6 +185,15 @@ func (l *Limiter) Close() error {
 }
 
 func (l *Limiter) share() rule { return rule{share: int64(l.o.Replicas), all: true} }
+
+// here is the rule for what memory decides by itself: its share where no Redis is configured, and the
+// whole limit for an ask that no wait would help.
+func (l *Limiter) here() rule {
+	if l.remote == nil {
+		return l.share()
+	}
+	return rule{share: 1, all: true}
+}
 
 // alone decides without Redis; sent says that Redis may have counted the ask all the same.
 func (l *Limiter) alone(a *Ask, sent bool) (Decision, error) {

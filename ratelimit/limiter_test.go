@@ -270,3 +270,24 @@ func TestParallelTakesAdmitExactlyTheLimit(t *testing.T) {
 		t.Fatalf("admitted + left = %d, want %d", got, 4*limit.Max)
 	}
 }
+
+// Gateways that share nothing but the books keep their shares.
+func TestWithoutRedisEachReplicaHasItsShare(t *testing.T) {
+	l, err := New(Options{Replicas: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admitted := 0
+	for i := range 40 {
+		d, err := l.Take(t.Context(), Ask{ID: fmt.Sprint(i), Subject: "a", Limits: Limits{Requests: Limit{30, time.Minute}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Allowed {
+			admitted++
+		}
+	}
+	if admitted != 10 {
+		t.Errorf("%d of 30 admitted by one of three", admitted)
+	}
+}

@@ -309,3 +309,32 @@ func TestNothingPilesUpWithoutRedis(t *testing.T) {
 		t.Errorf("goroutines: %v", samples)
 	}
 }
+
+// Keys of ours are gone although the marker is there, as after an eviction: what this gateway itself
+// admitted it still counts, and Redis' admission is undone.
+func TestWhatRedisForgotIsKnownHere(t *testing.T) {
+	t.Parallel()
+	server := rig.StartRedis(t)
+	l := onRedis(t, Options{}, server.Addr)
+	c := client(t, server.Addr)
+	limits := Limits{Requests: Limit{5, time.Minute}, Tokens: Limit{100, time.Minute}, Concurrent: 10}
+	for range 3 {
+		take(t, l, Ask{ID: newID(), Subject: "key_x", Limits: limits, Tokens: 30, MinTokens: 30})
+	}
+	forget := func() {
+		c.Del(t.Context(), "{llmgw}:requests:key_x", "{llmgw}:tokens:key_x", "{llmgw}:concurrent:key_x")
+	}
+	forget()
+	if d := take(t, l, Ask{ID: newID(), Subject: "key_x", Limits: limits, Tokens: 30, MinTokens: 30}); d.Refused != NameTokens {
+		t.Fatalf("%+v", d)
+	}
+	if d := take(t, l, Ask{ID: newID(), Subject: "key_x", Limits: limits, Tokens: 30, MinTokens: 5}); !d.Allowed || d.Granted != 10 {
+		t.Fatalf("%+v", d)
+	}
+	take(t, l, Ask{ID: newID(), Subject: "key_x", Limits: limits})
+	forget()
+	if d := take(t, l, Ask{ID: newID(), Subject: "key_x", Limits: limits}); d.Refused != NameRequests || d.RetryIn < 50*time.Second {
+		t.Fatalf("%+v", d)
+	}
+	eventually(t, time.Second, "not undone", func() bool { return c.ZCard(t.Context(), "{llmgw}:requests:key_x").Val() == 0 })
+}

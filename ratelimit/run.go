@@ -24,7 +24,7 @@ const (
 var (
 	errBusy  = errors.New("another gateway rebuilds the windows")
 	errEarly = errors.New("other gateways have not yet said what they remember")
-	errSlow  = errors.New("answers too slowly to come back to")
+	errSlow  = errors.New("the answers of Redis are too slow to come back to")
 )
 
 // Run looks after Redis until ctx ends, and then returns nil: it finds Redis, fills its windows, tells
