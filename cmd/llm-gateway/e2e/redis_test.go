@@ -99,7 +99,12 @@ func TestRedisFaultsCostNoRequest(t *testing.T) {
 			t.Logf("free before: %s", describe(between(others, began, hurt)))
 			t.Logf("free, first second of the fault: %s", describe(between(others, hurt, hurt.Add(time.Second))))
 			t.Logf("free, rest of the fault: %s", describe(between(others, hurt.Add(time.Second), mended)))
-			t.Logf("back on Redis after %s; switches logged: %d", back.Round(time.Millisecond), strings.Count(g.proc.Stderr(), "redis"))
+			log := g.proc.Stderr()
+			gone, joined := strings.Count(log, "rate limits: Redis is away"), strings.Count(log, "rate limits: decided by Redis")
+			t.Logf("back on Redis after %s; %d lines that it is away, %d that it decides", back.Round(time.Millisecond), gone, joined)
+			if joined != gone+1 || c.gone != (gone > 0) && !c.short || gone > 2 {
+				t.Errorf("one line a switch: %d lines that Redis is away, %d that it decides", gone, joined)
+			}
 			g.balanced()
 		})
 	}
