@@ -83,14 +83,16 @@ func newBookMetrics(stats func() billing.Stats) prometheus.Collector {
 	queue := f.desc("llmgw_books_queue_depth", "Operations that wait for the writer.")
 	spilled := f.desc("llmgw_books_spilled", "Charges in the spill file that the database does not have yet.")
 	late := f.desc("llmgw_books_settle_late_total", "Charges that went to the spill file because the database was slow.")
+	replicas := f.desc("llmgw_books_replicas", "Gateways that share the books and are alive.")
+	recovered := f.desc("llmgw_books_recovered_total", "Holds of gateways that died which this one ended.")
 	abandoned := f.desc("llmgw_books_reserves_abandoned_total", "Reserves given up because the database was slow.")
 	commits := f.desc("llmgw_books_commits_total", "Transactions of the writer, by outcome.", "outcome")
 	f.collect = func(out chan<- prometheus.Metric) {
 		s := stats()
-		for desc, n := range map[*prometheus.Desc]int64{keys: s.Keys, holds: s.OpenHolds, queue: s.QueueDepth, spilled: s.Spilled} {
+		for desc, n := range map[*prometheus.Desc]int64{keys: s.Keys, holds: s.OpenHolds, queue: s.QueueDepth, spilled: s.Spilled, replicas: s.Replicas} {
 			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n))
 		}
-		for desc, n := range map[*prometheus.Desc]int64{late: s.SettleLate, abandoned: s.Abandoned} {
+		for desc, n := range map[*prometheus.Desc]int64{late: s.SettleLate, abandoned: s.Abandoned, recovered: s.Recovered} {
 			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n))
 		}
 		out <- prometheus.MustNewConstMetric(commits, prometheus.CounterValue, float64(s.Commits), "done")
