@@ -24,7 +24,9 @@ func TestMetrics_showTheSnapshots(t *testing.T) {
 				Decisions: map[string]int64{"memory": 6, "redis": 7}, RedisErrors: map[string]int64{"timeout": 8},
 			}
 		}),
-		newBookMetrics(func() billing.Stats { return billing.Stats{Keys: 9, Spilled: 10, Commits: 11, FailedCommits: 12, Replicas: 13} }),
+		newBookMetrics(func() billing.Stats {
+			return billing.Stats{Keys: 9, Spilled: 10, Commits: 11, FailedCommits: 12, Replicas: 13}
+		}),
 	)
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}).
