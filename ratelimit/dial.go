@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"context"
 	"net"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -16,20 +15,23 @@ func dialer(o *redis.Options) func(ctx context.Context, network, address string)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {
-			return failed{err}, nil
+			return newFailed(err), nil
 		}
 		return c, nil
 	}
 }
 
-// failed is a connection that could not be made.
-type failed struct{ err error }
+// failed is a connection that could not be made: one to nobody, that says why when it is used.
+type failed struct {
+	net.Conn
+	err error
+}
 
-func (f failed) Read([]byte) (int, error)         { return 0, f.err }
-func (f failed) Write([]byte) (int, error)        { return 0, f.err }
-func (f failed) Close() error                     { return nil }
-func (f failed) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (f failed) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (f failed) SetDeadline(time.Time) error      { return nil }
-func (f failed) SetReadDeadline(time.Time) error  { return nil }
-func (f failed) SetWriteDeadline(time.Time) error { return nil }
+func newFailed(err error) failed {
+	c, nobody := net.Pipe()
+	_ = nobody.Close()
+	return failed{Conn: c, err: err}
+}
+
+func (f failed) Read([]byte) (int, error)  { return 0, f.err }
+func (f failed) Write([]byte) (int, error) { return 0, f.err }
