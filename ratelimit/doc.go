@@ -11,7 +11,7 @@
 // Example, with 2 requests per 10 s and 100 tokens per 60 s:
 //
 //	 0 s  Take 80 tokens                allowed, 80 held; left: 1 request, 20 tokens
-//	 1 s  Take 80, at least 50          refused by tokens, RetryIn 60 s (that is: 59 s and up to 1/64 window)
+//	 1 s  Take 80, at least 50          refused by tokens, RetryIn 59.9 s (59 s, and at most 1/64 window more)
 //	 2 s  Settle the first with 30      left: 1 request, 70 tokens
 //	 4 s  Take 80, at least 50          allowed, 70 held; left: 0 requests, 0 tokens
 //	 9 s  Take 0                        refused by requests, RetryIn 1 s (the one of 0 s leaves at 10 s)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTheExampleOfThePackage(t *testing.T) {
+func TestTheSmallestExample(t *testing.T) {
 	l, c := newLimiter(t)
 	two := Limit{2, 10 * time.Second}
 	want(t, l.Take("a", two), answer{Allowed: true, Limit: two, Remaining: 1, ResetIn: 10 * time.Second})

@@ -150,7 +150,7 @@ func newRemote(o RedisOptions) *remote {
 	}
 	r := &remote{prefix: prefix, me: strings.ToLower(rand.Text()[:12]), script: redis.NewScript(luaSource)}
 	options := func(budget time.Duration, size int) *redis.Options {
-		return &redis.Options{
+		ro := &redis.Options{
 			Addr: o.Address, Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLS,
 			DialTimeout: budget, ReadTimeout: budget, WriteTimeout: budget, PoolTimeout: budget,
 			ContextTimeoutEnabled: true,
@@ -164,6 +164,8 @@ func newRemote(o RedisOptions) *remote {
 				Mode: maintnotifications.ModeDisabled,
 			},
 		}
+		ro.Dialer = dialer(ro)
+		return ro
 	}
 	calls := options(callBudget, connections)
 	calls.OnConnect = func(ctx context.Context, c *redis.Conn) error {
