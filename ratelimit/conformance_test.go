@@ -111,7 +111,7 @@ func (s scriptStore) settle(a Ask, d Decision, n int64) {
 	}
 }
 func (s scriptStore) wait(d time.Duration) { time.Sleep(d) }
-func (s scriptStore) slack() time.Duration { return 100 * time.Millisecond }
+func (s scriptStore) slack() time.Duration { return 400 * time.Millisecond }
 
 // onRedis is a limiter on a Redis that it has found.
 func onRedis(t testing.TB, o Options, addr string) *Limiter {
@@ -214,7 +214,7 @@ func TestConformance(t *testing.T) {
 			return scriptStore{t: t, r: r, after: check}
 		},
 		"redis": func(t *testing.T) store {
-			return limiterStore{l: onRedis(t, Options{}, server.Addr), sleep: time.Sleep, loose: 100 * time.Millisecond, after: check}
+			return limiterStore{l: onRedis(t, Options{}, server.Addr), sleep: time.Sleep, loose: 400 * time.Millisecond, after: check}
 		},
 	}
 	for _, name := range []string{"memory", "away", "script", "redis"} {
