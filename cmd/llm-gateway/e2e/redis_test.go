@@ -165,6 +165,17 @@ func TestRedisAwayAtTheStart(t *testing.T) {
 	if got := ask(); got != 429 {
 		t.Errorf("a second quota after a restart: %d", got)
 	}
+	g.proc.Kill() // both gone: the books are all there is
+	redis.Kill()
+	redis.Restart()
+	g.runUp()
+	if got := ask(); got != 429 {
+		t.Errorf("a second quota when gateway and Redis began anew: %d", got)
+	}
+	g.storage(k, "redis")
+	if got := ask(); got != 429 {
+		t.Errorf("a second quota from a Redis that was rebuilt: %d", got)
+	}
 }
 
 // TestClosedWhenRedisIsAway: who wants refusals rather than shares gets them.
