@@ -59,19 +59,23 @@ func (x *exchange) take(ctx context.Context, body []byte) *refusal {
 // size sets the tokens to hold: prompt and ceiling, or as little as one token
 // of output where the client named no ceiling.
 func (x *exchange) size(prompt int64) {
-	a := &x.place.ask
-	switch {
-	case !x.endpoint.Metered():
+	if !x.endpoint.Metered() {
 		return
-	case x.endpoint.Shape == ShapeEmbedding:
-		a.Tokens, a.MinTokens = prompt, prompt
-	case x.request.ceiling > 0:
-		a.Tokens = prompt + x.request.ceiling*x.request.choices
-		a.MinTokens = a.Tokens
-	default:
-		a.Tokens = prompt + x.s.o.DefaultOutputTokens*x.request.choices
-		a.MinTokens = prompt + x.request.choices
 	}
+	a := &x.place.ask
+	a.MinTokens = x.least(prompt)
+	a.Tokens = a.MinTokens
+	if x.request.ceiling == 0 && x.endpoint.Shape != ShapeEmbedding {
+		a.Tokens = prompt + x.s.o.DefaultOutputTokens*x.request.choices
+	}
+}
+
+// least is the fewest tokens that the request can be let through with.
+func (x *exchange) least(prompt int64) int64 {
+	if x.endpoint.Shape == ShapeEmbedding {
+		return prompt
+	}
+	return prompt + max(x.request.ceiling, 1)*x.request.choices
 }
 
 // defaultCeiling is what a request without a ceiling may produce per choice:
@@ -113,11 +117,7 @@ func (x *exchange) leave(tokens int64) {
 func (x *exchange) strictest() *refusal {
 	standing := x.s.o.Books.Standing(x.key.ID)
 	if x.endpoint.Metered() {
-		need := x.request.prompt.bound() + max(x.request.ceiling, 1)*x.request.choices
-		if x.endpoint.Shape == ShapeEmbedding {
-			need = x.request.prompt.bound()
-		}
-		if b := x.s.o.Books.Budget(x.key.ID, need); b != nil && b.ResetIn > x.place.decision.RetryIn {
+		if b := x.s.o.Books.Budget(x.key.ID, x.least(x.request.prompt.bound())); b != nil && b.ResetIn > x.place.decision.RetryIn {
 			return budgetSpent(b, &x.place.decision, standing)
 		}
 	}

@@ -62,7 +62,7 @@ func upstreamURL(text string) (any, string) {
 // one it is the demo model's socket in folder.
 func (c Config) envoyUpstream(folder runFolder) (envoy.Upstream, error) {
 	if c.Upstream.URL == "" {
-		return envoy.Upstream{Host: "demo", BasePath: "/v1", SocketPath: folder.file("demo.sock")}, nil
+		return demoUpstream(folder.socket("demo.sock"))
 	}
 	up, err := envoy.ParseUpstream(c.Upstream.URL)
 	if err != nil {

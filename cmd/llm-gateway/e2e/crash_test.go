@@ -116,38 +116,30 @@ func (l *load) finish() {
 // shut checks that nothing gets through while the sidecar is down.
 func (l *load) shut(t *testing.T, round int) {
 	t.Helper()
-	client := l.g.client(false)
-	var mu sync.Mutex
-	parallel(20, 5, func(i int) {
-		id := fmt.Sprintf("down-%d-%d", round, i)
-		r := client.Do(l.g.context(), rig.Request{Key: l.key, Body: rig.Chat{Model: id, Script: rig.Script{ID: id}}.Body()})
-		mu.Lock()
-		defer mu.Unlock()
-		if r.Status != 0 && r.Status < 500 {
-			t.Errorf("%s: status %d without a sidecar", id, r.Status)
-		}
-		if n := len(l.g.up.ByID(id)); n != 0 {
-			t.Errorf("%s: %d upstream hits without a sidecar", id, n)
-		}
-	})
+	l.nothingPasses(t, fmt.Sprintf("down-%d", round), func(status int) bool { return status == 0 || status >= 500 })
 }
 
 // refused checks that nothing is let through while no hold can be written.
 // Answers that were running when the books went away may still come.
 func (l *load) refused(t *testing.T, round int) {
 	t.Helper()
+	l.nothingPasses(t, fmt.Sprintf("away-%d", round), func(status int) bool { return status >= 500 })
+}
+
+func (l *load) nothingPasses(t *testing.T, name string, closed func(status int) bool) {
+	t.Helper()
 	client := l.g.client(false)
 	var mu sync.Mutex
 	parallel(20, 5, func(i int) {
-		id := fmt.Sprintf("away-%d-%d", round, i)
+		id := fmt.Sprintf("%s-%d", name, i)
 		r := client.Do(l.g.context(), rig.Request{Key: l.key, Body: rig.Chat{Model: id, Script: rig.Script{ID: id}}.Body()})
 		mu.Lock()
 		defer mu.Unlock()
-		if r.Status < 500 {
-			t.Errorf("%s: status %d without books", id, r.Status)
+		if !closed(r.Status) {
+			t.Errorf("%s: status %d, it must be closed", id, r.Status)
 		}
 		if n := len(l.g.up.ByID(id)); n != 0 {
-			t.Errorf("%s: %d upstream hits without books", id, n)
+			t.Errorf("%s: %d upstream hits, it must be closed", id, n)
 		}
 	})
 }
