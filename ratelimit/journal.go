@@ -33,9 +33,11 @@ type op struct {
 // bounds reports whether the end of the request matters to any limit.
 func (l *Limits) bounds() bool { return l.Tokens.Max > 0 || l.Concurrent > 0 }
 
-// left reports whether it counts in no window any more.
+// left reports whether it counts in no window any more: neither its request nor its tokens, which
+// stand at the end of their piece, up to a piece after the admission.
 func (o *op) left(now int64) bool {
-	return now-o.at >= max(o.limits.Requests.span(), o.limits.Tokens.span())
+	r, t := o.limits.Requests, o.limits.Tokens
+	return now-o.at >= max(r.span()+r.width(), t.span()+t.piece())
 }
 
 // admit takes what was decided: the caller has asked the windows. share is how many gateways the
@@ -101,7 +103,7 @@ func (m *memory) settle(a *Ask, tokens int64) {
 	m.free(o)
 	if tokens = max(0, tokens); o.limits.Tokens.Max > 0 && tokens != o.tokens {
 		news = true
-		if o.at > m.latest-o.limits.Tokens.span() {
+		if o.piece > m.latest-o.limits.Tokens.span() { // as long as it counts, not as long as it should
 			o.s.tokens.correct(o.piece, tokens-o.tokens)
 		}
 		if o.extraTokens > 0 && !o.told {

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
 
 func TestTheSmallestExample(t *testing.T) {
@@ -290,4 +292,40 @@ func TestWithoutRedisEachReplicaHasItsShare(t *testing.T) {
 	if admitted != 10 {
 		t.Errorf("%d of 30 admitted by one of three", admitted)
 	}
+}
+
+// Tokens held stand at the end of their sub-window and count a little longer than the request does.
+// What is given up in that time is free at once.
+func TestSettledBetweenTheWindowAndItsLastPiece(t *testing.T) {
+	c := newClock()
+	l, err := New(Options{Now: c.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := Limits{Requests: Limit{1, 64 * time.Second}, Tokens: Limit{1, 64 * time.Second}}
+	first := Ask{ID: "first", Subject: "a", Limits: limits, Tokens: 1, MinTokens: 1}
+	d := take(t, l, first)
+	c.Advance(64 * time.Second)
+	if _, err := l.Peek(t.Context(), "a", limits); err != nil { // somebody looks: the limiter knows the time
+		t.Fatal(err)
+	}
+	l.Settle(first, d, 0)
+	wantAllowed(t, take(t, l, Ask{ID: "next", Subject: "a", Limits: limits, Tokens: 1, MinTokens: 1}), true)
+}
+
+// The same in Redis, told of a settlement that old.
+func TestScriptSettledBetweenTheWindowAndItsLastPiece(t *testing.T) {
+	r := newRemote(RedisOptions{Address: rig.StartRedis(t).Addr})
+	t.Cleanup(func() { _ = r.close() })
+	if err := r.probe.Set(t.Context(), r.marker(), "epoch", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.client.Close()
+	r.client = r.probe
+	s := scriptStore{t: t, r: r, after: func() {}}
+	limits := Limits{Requests: Limit{2, time.Hour}, Tokens: Limit{1, time.Hour}}
+	first := Ask{ID: "first", Subject: "a", Limits: limits, Tokens: 1, MinTokens: 1}
+	wantAllowed(t, s.take(t, first), true)
+	s.put(first, put{age: int64(time.Hour + time.Second), tokens: 0})
+	wantAllowed(t, s.take(t, Ask{ID: "next", Subject: "a", Limits: limits, Tokens: 1, MinTokens: 1}), true)
 }

@@ -49,8 +49,11 @@ local function save(key, rec, window)
 end
 
 -- ttl is how long the record of an operation is wanted: its tokens may be corrected while they
--- count; a request alone can only be asked again or given back, and that is soon.
-local function ttl(rwindow, twindow) return math.max(math.min(rwindow, 119000000), twindow) end
+-- count, which is to the end of their sub-window; a request alone can only be asked again or given
+-- back, and that is soon.
+local function ttl(rwindow, twindow)
+  return math.max(math.min(rwindow, 119000000), twindow + math.floor(twindow / PIECES))
+end
 
 local function ending(time, window)
   local width = math.max(1, math.floor(window / PIECES))
@@ -95,7 +98,8 @@ local function put(key, at)
       keep(R, rwindow)
     end
   end
-  if tokens >= 0 and age < twindow then
+  -- What was held counts until its sub-window leaves, a little after the window of the request.
+  if tokens >= 0 and (age < twindow or known.tend > now - twindow) then
     if known.tend == 0 then known.tend = ending(happened, twindow) end
     if tokens ~= known.tokens then change(T, known.tend, tokens - known.tokens, twindow) end
     known.tokens = tokens
