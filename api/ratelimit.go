@@ -42,8 +42,7 @@ func rateLimit(o Options) func(http.ResponseWriter, *http.Request, billing.Key) 
 	return func(w http.ResponseWriter, r *http.Request, key billing.Key) {
 		d, err := o.Limits.Peek(r.Context(), key.ID, o.LimitsOf(key))
 		if err != nil {
-			w.Header().Set("Retry-After", "1")
-			writeError(w, http.StatusServiceUnavailable, "gateway_unavailable", "The gateway cannot tell now. Please retry.")
+			writeReport(w, unavailable())
 			return
 		}
 		writeJSON(w, http.StatusOK, reportOf(key, d))

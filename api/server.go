@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 
 	"go.uber.org/zap"
@@ -51,7 +50,7 @@ func Handler(o Options) http.Handler {
 		route(mux, http.MethodGet, "/rate-limit", own(o, rateLimit(o)))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusNotFound, "not_found", "Unknown path.")
+		writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
 	})
 	return mux
 }
@@ -61,7 +60,7 @@ func route(mux *http.ServeMux, method, path string, handle http.HandlerFunc) {
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != method {
 			w.Header().Set("Allow", method)
-			writeError(w, http.StatusMethodNotAllowed, "method_not_allowed", "This path only takes "+method+".")
+			writeError(w, http.StatusMethodNotAllowed, codeMethodNotAllowed, "This path only takes "+method+".")
 			return
 		}
 		handle(w, r)
@@ -84,31 +83,4 @@ func own(o Options, answer func(http.ResponseWriter, *http.Request, billing.Key)
 		w.WriteHeader(denied.Status)
 		_, _ = w.Write(denied.Body) // the client may be gone
 	}
-}
-
-// writeError answers in OpenAI's error shape, with the detail string that
-// clients of the original gateway read.
-func writeError(w http.ResponseWriter, status int, code, message string) {
-	type inner struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    string  `json:"code"`
-	}
-	kind := "invalid_request_error"
-	if status >= http.StatusInternalServerError {
-		kind = "api_error"
-	}
-	writeJSON(w, status, struct {
-		Error  inner  `json:"error"`
-		Detail string `json:"detail"`
-	}{inner{Message: message, Type: kind, Code: code}, message})
-}
-
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	// The client may be gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(body)
 }

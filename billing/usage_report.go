@@ -72,11 +72,24 @@ func (a *Admin) Usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 }
 
 func (a *Admin) usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
+	keyID := ""
+	if q.KeyRef != "" {
+		row, err := a.row(a.store.read.WithContext(ctx), q.KeyRef)
+		if err != nil {
+			return UsageTable{}, err
+		}
+		keyID = row.ID
+	}
+	return a.store.usage(ctx, keyID, q)
+}
+
+// usage sums the charges of one key, or of all for "".
+func (s *store) usage(ctx context.Context, keyID string, q UsageQuery) (UsageTable, error) {
 	columns, err := groupColumns(q.By)
 	if err != nil {
 		return UsageTable{}, err
 	}
-	db := a.store.read.WithContext(ctx).Table("charges")
+	db := s.read.WithContext(ctx).Table("charges")
 	for _, bound := range []struct{ day, where string }{{q.From, "day >= ?"}, {q.To, "day <= ?"}} {
 		if bound.day == "" {
 			continue
@@ -86,12 +99,8 @@ func (a *Admin) usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 		}
 		db = db.Where(bound.where, bound.day)
 	}
-	if q.KeyRef != "" {
-		row, err := a.row(a.store.read.WithContext(ctx), q.KeyRef)
-		if err != nil {
-			return UsageTable{}, err
-		}
-		db = db.Where("key_id = ?", row.ID)
+	if keyID != "" {
+		db = db.Where("key_id = ?", keyID)
 	}
 	group := strings.Join(append(columns, "provenance"), ", ")
 	var groups []usageGroup
