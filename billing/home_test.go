@@ -109,6 +109,9 @@ func suite() []part {
 		{"CallersMayNameTheirHolds", testCallersMayNameTheirHolds},
 		{"OneFirstKeyIsMade", testOneFirstKeyIsMade},
 		{"FreedTokensAreFreeAtOnce", testFreedTokensAreFreeAtOnce},
+		{"RestoreKeepsTheOldBooksAside", testRestoreKeepsTheOldBooksAside},
+		{"RestoreRefusesWhileAGatewayWorks", testRestoreRefusesWhileAGatewayWorks},
+		{"BackupUnderLoadBalances", testBackupUnderLoadBalances},
 	}
 }
 
