@@ -25,9 +25,6 @@ const (
 	backupDatabase = databaseFile
 )
 
-// ErrBackup: a file is no backup, is damaged, or was made by a newer program.
-var ErrBackup = errors.New("not a usable backup")
-
 // Manifest says what a backup holds.
 type Manifest struct {
 	Format         string    `json:"format"`  // "llm-gateway backup"
@@ -86,7 +83,7 @@ func readManifest(archive *zip.Reader) (m Manifest, err error) {
 	if err != nil {
 		return m, fmt.Errorf("%w: it has no %s", ErrBackup, manifestName)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, manifestMax))
 	if err == nil {
 		err = json.Unmarshal(text, &m)
@@ -103,7 +100,7 @@ func extract(ctx context.Context, archive *zip.Reader, m Manifest, path string, 
 	if err != nil {
 		return fmt.Errorf("%w: it has no %s", ErrBackup, backupDatabase)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // it was only read
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -130,7 +127,7 @@ func writeBackup(ctx context.Context, m Manifest, database, path string, progres
 	if err != nil {
 		return m, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // it was only read
 	info, err := in.Stat()
 	if err != nil {
 		return m, err

@@ -20,7 +20,7 @@ func repack(t *testing.T, path string, manifest func(*Manifest), database func([
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	to := filepath.Join(t.TempDir(), "changed.zip")
 	out, err := os.Create(to)
 	if err != nil {
@@ -126,7 +126,7 @@ func repackWithout(t *testing.T, path, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	to := filepath.Join(t.TempDir(), "less.zip")
 	out, err := os.Create(to)
 	if err != nil {
@@ -155,7 +155,7 @@ func resealed(t *testing.T, path string, m Manifest, statement string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	dir := t.TempDir()
 	database := filepath.Join(dir, databaseFile)
 	if err := extract(t.Context(), &in.Reader, m, database, nil); err != nil {

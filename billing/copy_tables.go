@@ -76,11 +76,13 @@ func copyTable(ctx context.Context, from, to *sql.Tx, table string) error {
 		return err
 	}
 	list := strings.Join(columns, ", ")
+	//nolint:gosec // names of our own tables and columns
 	insert, err := to.PrepareContext(ctx, "INSERT INTO "+table+" ("+list+") VALUES (?"+strings.Repeat(", ?", len(columns)-1)+")")
 	if err != nil {
 		return err
 	}
-	defer insert.Close()
+	defer func() { _ = insert.Close() }()
+	//nolint:gosec // names of our own tables and columns
 	rows, err := from.QueryContext(ctx, "SELECT "+list+" FROM "+table)
 	if err != nil {
 		return err
@@ -107,9 +109,12 @@ func anything(n int) (values, pointers []any) {
 	return values, pointers
 }
 
-func columnsOf(ctx context.Context, db interface {
-	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
-}, table string) (columns []string, err error) {
+// reader is a database or a transaction.
+type reader interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func columnsOf(ctx context.Context, db reader, table string) (columns []string, err error) {
 	rows, err := db.QueryContext(ctx, "SELECT name FROM pragma_table_info(?) ORDER BY cid", table)
 	if err != nil {
 		return nil, err
@@ -177,6 +182,7 @@ func copyTableIn(ctx context.Context, from *sql.DB, to pgx.Tx, table string) err
 	if err != nil {
 		return err
 	}
+	//nolint:gosec,sqlclosecheck // names of our own tables and columns; closed below
 	rows, err := from.QueryContext(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM "+table)
 	if err != nil {
 		return err

@@ -27,9 +27,6 @@ type Restored struct {
 	Aside string
 }
 
-// ErrUnbalanced: the books of a backup do not balance.
-var ErrUnbalanced = errors.New("the books in the backup do not balance")
-
 // Restore puts the books of a backup in the place that o names, which no
 // gateway may be using. Everything is checked before anything is touched: the
 // archive and its digest, that the database is ours and not damaged, that the
