@@ -105,7 +105,8 @@ type RateLimitConfig struct {
 
 // MetricsConfig is about GET /metrics, which is never on the public listener.
 type MetricsConfig struct {
-	Listen string `koanf:"listen"` // address:port; empty: none
+	Listen string   `koanf:"listen"` // address:port; empty: none
+	Models []string `koanf:"models"` // that have series of their own; all others are "other"
 }
 
 // Default is the configuration of a gateway that nobody has configured. The

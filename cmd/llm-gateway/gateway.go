@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -36,7 +37,10 @@ type gateway struct {
 	limiter     *ratelimit.Limiter
 	stopLimiter context.CancelFunc // nil before serve
 	limiterDone chan struct{}
-	metrics     *http.Server // nil when none is configured
+	metrics     *http.Server         // nil when none is configured
+	registry    *prometheus.Registry // nil when nobody can read it
+	tracing     *tracing             // nil when none is configured
+	upstream    func() extproc.UpstreamState
 
 	gateListener, infoListener, metricsListener net.Listener
 }
@@ -45,6 +49,7 @@ type gateway struct {
 type gatewayOptions struct {
 	GRPC, HTTP envoy.Endpoint
 	Components []api.Component // further parts that GET /health asks
+	Env        []string        // NAME=value, of which OpenTelemetry's are read
 }
 
 // newGateway opens everything and takes its sockets, but serves nothing yet:
@@ -65,7 +70,10 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if err := g.openLimiter(ctx, c, log); err != nil {
 		return nil, err
 	}
-	gate, err := extproc.New(extproc.Options{
+	if err := g.observe(ctx, c, o.Env, log); err != nil {
+		return nil, err
+	}
+	options := extproc.Options{
 		Books: g.book, Limits: g.limiter, Defaults: c.defaultLimits(),
 		InvalidKeyStatus:    c.Auth.InvalidKeyStatus,
 		MaxRequestBytes:     c.Request.MaxBytes,
@@ -73,12 +81,15 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		BudgetExact:         c.Request.BudgetExact,
 		UpstreamKey:         c.Upstream.APIKey.Reveal(),
 		Log:                 log,
-	})
+	}
+	g.observed(&options, c)
+	gate, err := extproc.New(options)
 	if err != nil {
 		return nil, err
 	}
 	g.gate = grpc.NewServer(extproc.ServerOptions(c.Request.MaxBytes)...)
 	gate.Register(g.gate)
+	g.upstream = gate.Upstream
 	g.health = health.NewServer()
 	healthpb.RegisterHealthServer(g.gate, g.health)
 	if g.gateListener, err = listen(ctx, o.GRPC); err != nil {
@@ -101,7 +112,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		if g.metricsListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Metrics.Listen); err != nil {
 			return nil, fmt.Errorf("listen for metrics on %s: %w", c.Metrics.Listen, err)
 		}
-		g.metrics = &http.Server{Handler: metricsHandler(g.book, g.limiter), ReadHeaderTimeout: 5 * time.Second}
+		g.metrics = &http.Server{Handler: metricsHandler(g.registry), ReadHeaderTimeout: 5 * time.Second}
 	}
 	return g, nil
 }
@@ -115,6 +126,10 @@ func (g *gateway) components() []api.Component {
 		{Name: "gate", Check: g.gateHealthy},
 		{Name: "rate_limit", Check: g.limiterHealthy, Optional: true, Facts: func() map[string]string {
 			return map[string]string{"storage": g.limiter.Status().Storage}
+		}},
+		{Name: "redis", Check: g.limiterHealthy, Optional: true, Facts: g.redisFacts},
+		{Name: "llm", Check: g.upstreamHealthy, Optional: true, Facts: func() map[string]string {
+			return map[string]string{"seen": string(g.upstream())}
 		}},
 	}
 }
@@ -273,6 +288,9 @@ func (g *gateway) close(ctx context.Context) error {
 	}
 	if g.metrics != nil {
 		errs = append(errs, g.metrics.Shutdown(ctx))
+	}
+	if g.tracing != nil {
+		errs = append(errs, g.tracing.close(ctx))
 	}
 	for _, l := range []net.Listener{g.gateListener, g.infoListener, g.metricsListener} {
 		if l != nil {

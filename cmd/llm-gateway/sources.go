@@ -146,7 +146,7 @@ func fileSetting(key string, value any) (given, string) {
 		}
 		return given{text: text}, ""
 	}
-	if key != "auth.allowed_keys" {
+	if !slices.Contains([]string{"auth.allowed_keys", "cors.origins", "metrics.models"}, key) {
 		return given{}, fmt.Sprintf("%s: write one value, not a list", key)
 	}
 	words := make([]string, 0, len(list))
