@@ -73,7 +73,8 @@ func (r *Record) level() zapcore.Level {
 		switch {
 		case r.Status >= http.StatusInternalServerError:
 			return zap.ErrorLevel
-		case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden, r.Status == http.StatusTooManyRequests:
+		case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden, r.Status == http.StatusTooManyRequests,
+			r.Code == codeMalformedCredential:
 			return zap.WarnLevel
 		}
 		return zap.InfoLevel
