@@ -35,7 +35,7 @@ func localReplyTable() []localReply {
 		unavailable("response.code_details.startsWith('ext_proc_') || response.code_details.startsWith('rbac_') || " +
 			"response.code_details == 'spurious_message' || response.code_details.startsWith('mismatch_between_content_length')"),
 		{
-			when: "response.code == 404", message: "Invalid URL.",
+			when: "response.code == 404 || xds.cluster_name == '" + nobodyCluster + "'", status: 404, message: "Invalid URL.",
 			kind: invalidRequest, code: "not_found",
 		},
 		{

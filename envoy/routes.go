@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -10,10 +9,36 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// apiPaths are the paths that the sidecar's own HTTP answers. They pass
-// neither ext_proc nor the lock: what stands here must do its own checking.
-// This is the one place to add another.
-func apiPaths() []string { return []string{healthPath, "/rate-limit"} }
+// InfoPaths are the paths that the sidecar's own HTTP answers, sorted. They
+// pass neither ext_proc nor the lock: what stands here must do its own
+// checking. This is the one place to add another.
+func InfoPaths() []string {
+	return []string{
+		"/",
+		"/api/v1/key",
+		"/docs",
+		"/docs/favicon-32x32.png",
+		"/docs/init.js",
+		"/docs/page.css",
+		"/docs/swagger-ui-bundle.js",
+		"/docs/swagger-ui.css",
+		healthPath,
+		"/healthz/live",
+		"/healthz/ready",
+		"/limits",
+		"/openapi.json",
+		"/rate-limit",
+		"/redoc",
+		"/redoc/init.js",
+		"/redoc/page.css",
+		"/redoc/redoc.standalone.js",
+		"/tariff",
+		"/usage",
+		"/v1/limits",
+		"/v1/tariff",
+		"/v1/usage",
+	}
+}
 
 const healthPath = "/health"
 
@@ -35,7 +60,7 @@ func removedFromRequests() []string {
 // 404 for the rest. The first match decides; nothing clears that choice later.
 func routes(o Options) *routev3.RouteConfiguration {
 	var list []*routev3.Route
-	for _, path := range apiPaths() {
+	for _, path := range InfoPaths() {
 		list = append(list, apiRoute(path, o.API))
 	}
 	list = append(list, modelRoute(o), unknownRoute())
@@ -48,6 +73,7 @@ func routes(o Options) *routev3.RouteConfiguration {
 			// to be admitted.
 			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(o.MaxRequestBytes)),
 			Routes:                 list,
+			TypedPerFilterConfig:   corsPolicy(o.CORS),
 		}},
 	}
 }
@@ -89,6 +115,9 @@ func modelRoute(o Options) *routev3.Route {
 		Match:                  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: clientPrefix}},
 		Action:                 &routev3.Route_Route{Route: action},
 		RequestHeadersToRemove: removedFromRequests(),
+		// What a model server thinks of web pages is none of their business: they
+		// have come to us. Nor where we let nobody in.
+		ResponseHeadersToRemove: corsHeaders(),
 		TypedPerFilterConfig: map[string]*anypb.Any{
 			extProcName: anyOf(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Overrides{
 				Overrides: &extprocv3.ExtProcOverrides{ProcessingMode: fullMode()},
@@ -97,13 +126,16 @@ func modelRoute(o Options) *routev3.Route {
 	}
 }
 
+// unknownRoute leads to a cluster with nobody in it, and the table of local
+// replies makes a 404 of that. A direct answer would be plainer, but Envoy's
+// CORS filter does nothing on routes that have one: a browser would hide the
+// 404 from the script that mistyped a path.
 func unknownRoute() *routev3.Route {
 	return &routev3.Route{
-		Name:  "unknown",
+		Name:  unknownPaths,
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-			Status: 404,
-			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "not found"}}, // the local reply mapper writes over it
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: nobodyCluster},
 		}},
 		TypedPerFilterConfig: ungated(),
 	}

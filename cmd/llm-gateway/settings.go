@@ -69,6 +69,10 @@ func settings() []setting {
 		{path: "ratelimit.on_error", env: "LLMGW_RATELIMIT__ON_ERROR", read: oneOfWords(ratelimit.OnErrorMemory, ratelimit.OnErrorClosed)},
 		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", read: whole(1, 1000)},
 		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", read: optionalAddress},
+		{path: "cors.origins", env: "LLMGW_CORS__ORIGINS", read: origins},
+		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", read: boolean},
+		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", read: between(0, day)},
+		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", read: boolean},
 	}
 }
 
