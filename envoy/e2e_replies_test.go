@@ -175,7 +175,8 @@ func TestE2EPathsHaveOneReading(t *testing.T) {
 		"/%76%31/models":              "/v1/models",
 		"/v1\\models":                 "/v1/models",
 		"/v1/%2e%2e/v1/models":        "/v1/models",
-		"/v1/..":                      "",
+		"/v1/..":                      "info",
+		"/v1/../nothing":              "",
 		"/v1/../metrics":              "",
 		"/v1%2fmodels":                "400",
 		"/v1/a%2Fb":                   "400",
@@ -194,6 +195,10 @@ func TestE2EPathsHaveOneReading(t *testing.T) {
 				continue
 			}
 			wantError(t, a, 400, "bad_request", "invalid_request_error")
+		case want == "info":
+			if a.status != 200 || a.body != "healthy GET /" || len(seen) != 0 {
+				t.Errorf("%s: %d %s, %d hits", path, a.status, a.body, len(seen))
+			}
 		case want == "":
 			if a.status != 404 || len(seen) != 0 {
 				t.Errorf("%s: %d, %d hits", path, a.status, len(seen))
