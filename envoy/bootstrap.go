@@ -25,6 +25,7 @@ const (
 	nobodyCluster   = "nobody"    // has no endpoint and never will
 	upstreamRoute   = "llm"
 	unknownPaths    = "unknown"
+	preflights      = "preflight"
 	// statPrefix is what the listener's statistics begin with:
 	// http.llm.downstream_rq_active and its kin.
 	statPrefix = "llm"

@@ -178,6 +178,30 @@ func (c CORS) lastWord() *headersv3.HeaderMutation {
 	return answersWith(setOnAnswers("vary", "Origin", corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
 }
 
+// ofLocalReplies are headers for what Envoy answers itself, and the requests
+// for whose answers they are: a condition in CEL, "" for none.
+func (c CORS) ofLocalReplies() (condition string, headers []*corev3.HeaderValueOption) {
+	if len(c.Origins) == 0 {
+		return "", nil
+	}
+	header := func(name, value string) *corev3.HeaderValueOption {
+		return &corev3.HeaderValueOption{
+			Header:       &corev3.HeaderValue{Key: name, Value: value},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}
+	}
+	headers = []*corev3.HeaderValueOption{header("access-control-expose-headers", exposedHeaders())}
+	if c.any() {
+		return "true", append(headers, header("access-control-allow-origin", AnyOrigin))
+	}
+	if c.Credentials {
+		headers = append(headers, header("access-control-allow-credentials", "true"))
+	}
+	// An origin has passed checkHost, so a quote cannot end the text.
+	condition = "'origin' in request.headers && request.headers['origin'] in ['" + strings.Join(c.Origins, "', '") + "']"
+	return condition, append(headers, header("access-control-allow-origin", "%REQ(origin)%"))
+}
+
 func answersWith(mutations ...*mutationv3.HeaderMutation) *headersv3.HeaderMutation {
 	return &headersv3.HeaderMutation{Mutations: &headersv3.Mutations{ResponseMutations: mutations}}
 }

@@ -67,10 +67,24 @@ func localReplyTable() []localReply {
 
 // localReplies turns the table into mappers. There must be no format outside
 // of the mappers: it would write over the sidecar's answers too.
-func localReplies() *hcmv3.LocalReplyConfig {
+//
+// What Envoy says when the sidecar fails at the answer, and to a request that it
+// does not even take, passes no filter: what a browser needs to show it to a
+// script is added here as well.
+func localReplies(c CORS) *hcmv3.LocalReplyConfig {
 	var mappers []*hcmv3.ResponseMapper
+	condition, headers := c.ofLocalReplies()
 	for _, r := range localReplyTable() {
-		mappers = append(mappers, r.mapper())
+		if len(headers) > 0 {
+			toPage := r
+			toPage.when = "(" + r.when + ") && " + condition
+			m := toPage.mapper()
+			m.HeadersToAdd = append(m.HeadersToAdd, headers...)
+			mappers = append(mappers, m)
+		}
+		if condition != "true" {
+			mappers = append(mappers, r.mapper())
+		}
 	}
 	return &hcmv3.LocalReplyConfig{Mappers: mappers}
 }

@@ -4,6 +4,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -60,6 +61,9 @@ func removedFromRequests() []string {
 // 404 for the rest. The first match decides; nothing clears that choice later.
 func routes(o Options) *routev3.RouteConfiguration {
 	var list []*routev3.Route
+	if len(o.CORS.Origins) > 0 {
+		list = append(list, preflightRoute())
+	}
 	for _, path := range InfoPaths() {
 		list = append(list, apiRoute(path, o.API))
 	}
@@ -124,6 +128,25 @@ func modelRoute(o Options) *routev3.Route {
 			}}),
 		},
 	}
+}
+
+// preflightRoute is taken by every preflight, whatever it is about. The CORS
+// filter answers it, so nothing goes where the route leads. Without it that
+// answer would pass ext_proc like the model server's: an absent sidecar would
+// swallow it.
+func preflightRoute() *routev3.Route {
+	present := func(name string) *routev3.HeaderMatcher {
+		return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+	}
+	r := unknownRoute()
+	r.Name = preflights
+	r.Match.Headers = []*routev3.HeaderMatcher{
+		{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "OPTIONS"},
+		}}},
+		present("origin"), present("access-control-request-method"),
+	}
+	return r
 }
 
 // unknownRoute leads to a cluster with nobody in it, and the table of local
