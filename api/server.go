@@ -20,7 +20,9 @@ type Options struct {
 	// Limits are the rate limits, LimitsOf those that apply to a key.
 	Limits   Limits
 	LimitsOf func(billing.Key) ratelimit.Limits
-	Log      *zap.Logger
+	// Docs serves the document of the routes and the pages that show it.
+	Docs bool
+	Log  *zap.Logger
 }
 
 // Authenticate finds the key of a request from every occurrence of its
@@ -48,6 +50,9 @@ func Handler(o Options) http.Handler {
 	route(mux, http.MethodGet, "/health", health.ServeHTTP)
 	if o.Authenticate != nil {
 		route(mux, http.MethodGet, "/rate-limit", own(o, rateLimit(o)))
+	}
+	if o.Docs {
+		documentation(mux)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")

@@ -5,9 +5,10 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/MaksimVF/llm-gateway/billing"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/MaksimVF/llm-gateway/billing"
 )
 
 // The order of questions: does the endpoint exist, who asks, can the body be

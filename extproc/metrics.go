@@ -108,8 +108,10 @@ func (m *metrics) charge(r *Record) {
 		n    int64
 		part bool
 	}{
-		{"input", r.Tokens.Prompt, false}, {"output", r.Tokens.Completion, false},
-		{"cached_input", r.Tokens.CachedPrompt, true}, {"reasoning", r.Tokens.Reasoning, true},
+		{"input", r.Tokens.Prompt, false},
+		{"output", r.Tokens.Completion, false},
+		{"cached_input", r.Tokens.CachedPrompt, true},
+		{"reasoning", r.Tokens.Reasoning, true},
 	} {
 		if t.part && t.n == 0 {
 			continue

@@ -68,6 +68,7 @@ func (c Config) envoyOptions(upstream envoy.Upstream) envoy.Options {
 		Upstream:        upstream,
 		MaxRequestBytes: uint32(c.Request.MaxBytes), //nolint:gosec // bounded to 256 MiB by the configuration
 		UpstreamTimeout: c.Upstream.Timeout,
+		CORS:            c.cors(),
 	}
 }
 

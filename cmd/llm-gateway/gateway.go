@@ -106,6 +106,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		Authenticate: authenticator(gate),
 		Limits:       g.limiter,
 		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, c.defaultLimits()) },
+		Docs:         c.Docs.Enabled,
 		Log:          log,
 	})}
 	if c.Metrics.Listen != "" {

@@ -49,10 +49,17 @@ func providerOf(upstream string) string {
 	}
 	host := u.Hostname()
 	for _, p := range []struct{ host, provider string }{
-		{"api.openai.com", "openai"}, {".openai.azure.com", "azure.ai.openai"}, {"api.anthropic.com", "anthropic"},
-		{"generativelanguage.googleapis.com", "gcp.gemini"}, {"aiplatform.googleapis.com", "gcp.vertex_ai"},
-		{"api.cohere.com", "cohere"}, {"api.deepseek.com", "deepseek"}, {"api.mistral.ai", "mistral_ai"},
-		{"api.groq.com", "groq"}, {"api.x.ai", "x_ai"}, {"api.perplexity.ai", "perplexity"},
+		{"api.openai.com", "openai"},
+		{".openai.azure.com", "azure.ai.openai"},
+		{"api.anthropic.com", "anthropic"},
+		{"generativelanguage.googleapis.com", "gcp.gemini"},
+		{"aiplatform.googleapis.com", "gcp.vertex_ai"},
+		{"api.cohere.com", "cohere"},
+		{"api.deepseek.com", "deepseek"},
+		{"api.mistral.ai", "mistral_ai"},
+		{"api.groq.com", "groq"},
+		{"api.x.ai", "x_ai"},
+		{"api.perplexity.ai", "perplexity"},
 	} {
 		if host == p.host || strings.HasSuffix(host, p.host) && p.host[0] == '.' {
 			return p.provider

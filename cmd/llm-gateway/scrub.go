@@ -13,8 +13,6 @@ const minScrubbed = 8
 
 // keyLike is what client keys and those of model servers look like, ours and
 // OpenAI's. Masked ones are too short to match.
-//
-//nolint:gochecknoglobals // compiled once, never changed
 var keyLike = regexp.MustCompile(`sk-[A-Za-z0-9_-]{16,}`)
 
 // scrubber takes secrets out of what is written to the log. It is a second line:

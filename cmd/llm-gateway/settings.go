@@ -70,6 +70,10 @@ func settings() []setting {
 		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", read: whole(1, 1000)},
 		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", read: optionalAddress},
 		{path: "metrics.models", env: "LLMGW_METRICS__MODELS", read: modelList},
+		{path: "cors.origins", env: "LLMGW_CORS__ORIGINS", read: origins},
+		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", read: boolean},
+		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", read: between(0, day)},
+		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", read: boolean},
 	}
 }
 
