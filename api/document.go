@@ -13,7 +13,7 @@ import (
 const documentPath = "/openapi.json"
 
 func publicDocument(o Options) about {
-	return about{
+	return about{ //nolint:gosec // words about credentials
 		Title: "LLM Gateway", Version: o.Version,
 		Description: "API keys, rate limits and exact token billing in front of an OpenAI-compatible model server.\n\n" +
 			"The routes of models are OpenAI's; what the gateway adds is in their headers and errors. " +

@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -17,15 +18,17 @@ type Endpoint struct{ Method, Path string }
 // ModelEndpoints are the routes of models that the document describes.
 func ModelEndpoints() []Endpoint {
 	return []Endpoint{
-		{http.MethodPost, "/v1/chat/completions"}, {http.MethodPost, "/v1/completions"},
-		{http.MethodPost, "/v1/embeddings"}, {http.MethodGet, "/v1/models"},
+		{http.MethodPost, "/v1/chat/completions"},
+		{http.MethodPost, "/v1/completions"},
+		{http.MethodPost, "/v1/embeddings"},
+		{http.MethodGet, "/v1/models"},
 	}
 }
 
 // ErrorCodes are the gate's errors in the document, by status.
 func ErrorCodes() map[int][]string {
 	return map[int][]string{
-		400: {"invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "malformed_authorization"},
+		400: {"invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "malformed_authorization", "bad_request"},
 		401: {"missing_api_key"},
 		403: {"invalid_api_key", "model_not_allowed"},
 		413: {"request_too_large"},
@@ -93,8 +96,8 @@ func modelOperation(d *huma.OpenAPI, method, id, path, summary string) *huma.Ope
 		503: "The gateway cannot check the request now.",
 		504: "The model server did not answer in time.",
 	}
-	for status := range ErrorCodes() {
-		r := &huma.Response{Description: texts[status], Content: map[string]*huma.MediaType{"application/json": {Schema: errorSchema(d)}}}
+	for status, codes := range ErrorCodes() {
+		r := &huma.Response{Description: texts[status] + " `error.code`: " + strings.Join(codes, ", ") + ".", Content: map[string]*huma.MediaType{"application/json": {Schema: errorSchema(d)}}}
 		switch status {
 		case http.StatusUnauthorized, http.StatusForbidden:
 			r.Headers = map[string]*huma.Param{"WWW-Authenticate": textHeader("How to authenticate (RFC 6750).")}
@@ -127,7 +130,7 @@ func limitHeaders() map[string]*huma.Param {
 }
 
 func chatRequest() *huma.Schema {
-	message := open("A message.", map[string]*huma.Schema{"role": &huma.Schema{Type: huma.TypeString, Enum: []any{"system", "developer", "user", "assistant"}}, "content": text("What is said.")}, "role", "content")
+	message := open("A message.", map[string]*huma.Schema{"role": {Type: huma.TypeString, Enum: []any{"system", "developer", "user", "assistant"}}, "content": text("What is said.")}, "role", "content")
 	return request(map[string]*huma.Schema{"messages": list(message, 1), "max_completion_tokens": ceilingSchema(), "n": integer(1, 128)}, "model", "messages")
 }
 

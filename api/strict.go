@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 
@@ -15,16 +16,16 @@ type methods map[string][]string
 
 func methodsOf(document *huma.OpenAPI) methods {
 	m := methods{}
-	for path, item := range document.Paths {
+	for template, item := range document.Paths {
 		for method, operation := range map[string]*huma.Operation{
 			http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put,
 			http.MethodPatch: item.Patch, http.MethodDelete: item.Delete,
 		} {
 			if operation != nil {
-				m[path] = append(m[path], method)
+				m[template] = append(m[template], method)
 			}
 		}
-		slices.Sort(m[path])
+		slices.Sort(m[template])
 	}
 	return m
 }
@@ -34,8 +35,8 @@ func (m methods) of(address string) []string {
 	if list, ok := m[address]; ok {
 		return list
 	}
-	for path, list := range m {
-		if strings.Contains(path, "{") && fits(path, address) {
+	for template, list := range m {
+		if strings.Contains(template, "{") && fits(template, address) {
 			return list
 		}
 	}
@@ -43,8 +44,8 @@ func (m methods) of(address string) []string {
 }
 
 // fits compares segment by segment.
-func fits(path, address string) bool {
-	want, got := strings.Split(path, "/"), strings.Split(address, "/")
+func fits(template, address string) bool {
+	want, got := strings.Split(template, "/"), strings.Split(address, "/")
 	if len(want) != len(got) {
 		return false
 	}
@@ -75,7 +76,9 @@ func strict(mux *http.ServeMux, m methods, log *zap.Logger) http.Handler {
 			methodNotAllowed(w, allowed...)
 			return
 		}
-		if _, pattern := mux.Handler(r); pattern == "" {
+		// The mux would redirect an address that is not clean: nobody has a
+		// reason to write one, and it is no path of ours.
+		if _, pattern := mux.Handler(r); pattern == "" || path.Clean(r.URL.Path) != r.URL.Path {
 			writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
 			return
 		}
