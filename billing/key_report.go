@@ -134,10 +134,12 @@ func (b *Book) account(ctx context.Context, keyID, from, to string) (a KeyAccoun
 		}
 	}
 	// A charge is of the day of its admission, and no request lasts a day: the
-	// newest is among those of the last two days that have any.
+	// newest is among those of the last two days that have any, at the end of
+	// their entries in the index.
 	var last int64
-	err = db.Raw(`SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ? AND day >= COALESCE((SELECT min(day) FROM
-		(SELECT day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest), '')`, keyID, keyID).Scan(&last).Error
+	err = db.Raw(`SELECT COALESCE(max(last), 0) FROM (SELECT
+			(SELECT max(settled_at) FROM charges WHERE charges.key_id = newest.key_id AND charges.day = newest.day) AS last
+		FROM (SELECT key_id, day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest) AS lasts`, keyID).Scan(&last).Error
 	a.LastCharge = instant(last)
 	return a, days, err
 }
