@@ -183,11 +183,15 @@ func TestCORS(t *testing.T) {
 	}{
 		{"any", nil, false, map[string]string{"": "*", "https://a.example": "*", "null": "*"}},
 		{
-			"list", []string{"LLMGW_CORS__ORIGINS=" + strings.Join(listed, ", ")}, false,
+			"list",
+			[]string{"LLMGW_CORS__ORIGINS=" + strings.Join(listed, ", ")},
+			false,
 			map[string]string{"": "", listed[0]: listed[0], listed[1]: listed[1], stranger: "", "http://app.example.com": "", "https://app.example.com:8443": "", "null": ""},
 		},
 		{
-			"list with credentials", []string{"LLMGW_CORS__ORIGINS=" + listed[0], "LLMGW_CORS__CREDENTIALS=true"}, true,
+			"list with credentials",
+			[]string{"LLMGW_CORS__ORIGINS=" + listed[0], "LLMGW_CORS__CREDENTIALS=true"},
+			true,
 			map[string]string{"": "", listed[0]: listed[0], listed[1]: ""},
 		},
 	} {
