@@ -24,6 +24,9 @@ type refusal struct {
 	headers [][2]string
 }
 
+// codeMalformedCredential is an authentication failure, though its status is 400.
+const codeMalformedCredential = "malformed_authorization"
+
 // Error types of OpenAI's API; SDKs map the status, people read these.
 const (
 	typeInvalidRequest    = "invalid_request_error"
@@ -90,7 +93,7 @@ func missingKey() *refusal {
 
 func malformedCredential() *refusal {
 	return &refusal{
-		status: 400, kind: typeInvalidRequest, code: "malformed_authorization",
+		status: 400, kind: typeInvalidRequest, code: codeMalformedCredential,
 		message: "Send exactly one API key, and nothing behind it, as: Authorization: Bearer YOUR_KEY.",
 	}
 }

@@ -108,7 +108,8 @@ type RateLimitConfig struct {
 
 // MetricsConfig is about GET /metrics, which is never on the public listener.
 type MetricsConfig struct {
-	Listen string `koanf:"listen"` // address:port; empty: none
+	Listen string   `koanf:"listen"` // address:port; empty: none
+	Models []string `koanf:"models"` // that have series of their own; all others are "other"
 }
 
 // CORSConfig says which web pages' scripts may use the gateway.

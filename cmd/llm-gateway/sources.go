@@ -149,7 +149,7 @@ func fileSetting(key string, value any) (given, string) {
 		}
 		return given{text: text}, ""
 	}
-	if !slices.Contains([]string{"auth.allowed_keys", "cors.origins"}, key) {
+	if !slices.Contains([]string{"auth.allowed_keys", "cors.origins", "metrics.models"}, key) {
 		return given{}, fmt.Sprintf("%s: write one value, not a list", key)
 	}
 	if len(list) == 0 && key == "cors.origins" {
