@@ -79,6 +79,8 @@ func TestDocs_redoc(t *testing.T) {
 	b := openBrowser(t)
 	b.do("/redoc", chromedp.Navigate(g.url+"/redoc"))
 	b.until("all operations", fmt.Sprintf(`new Set(Array.from(document.querySelectorAll('[data-section-id*="operation/"]'), (e) => e.dataset.sectionId.split("operation/")[1])).size === %d`, operations(t, g)))
+	evaluate[bool](b, `(Array.from(document.querySelectorAll('[data-section-id^="operation/"]')).find((e) => e.innerText.includes("/v1/chat/completions")).scrollIntoView(), true)`)
+	b.until("the menu follows", `document.querySelector('[role="menuitem"].active') !== null || document.querySelector("li .active") !== null`)
 	b.picture("redoc")
 	b.do("a search", chromedp.SendKeys(chromedp.CSS("input.search-input"), "limit"))
 	b.until("something is found", `document.querySelectorAll('[data-role="search:results"] li').length > 0`)
