@@ -33,7 +33,7 @@ type (
 		Expires     string    `json:"expires,omitempty" pattern:"^[1-9][0-9]{0,3}[smhd]$" example:"30d" doc:"Lifetime from now: a number of seconds, minutes, hours or days. Not together with expires_at; neither: for ever."`
 		ExpiresAt   time.Time `json:"expires_at,omitzero" format:"date-time" doc:"End of the key's life; 409 when it has passed."`
 	}
-	changedLimits struct {
+	limitChange struct {
 		Limit      *int64 `json:"limit,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
 		Daily      *int64 `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day."`
 		Monthly    *int64 `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month."`
@@ -62,6 +62,10 @@ type (
 		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most keys in the answer."`
 		After string `query:"after" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Only keys after this id."`
 		State string `query:"state" enum:"active,revoked,expired"`
+	}
+	keyAnd[T any] struct {
+		ID   string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Public id of the key." example:"key_01hzy3v8qd5w4k6n7m8p9q0rst"`
+		Body T
 	}
 	body[T any] struct{ Body T }
 )
@@ -129,7 +133,7 @@ func (a *admin) showKey(ctx context.Context, in *keyPath) (*body[KeyView], error
 	}
 	at := slices.IndexFunc(all, func(k KeyView) bool { return k.ID == in.ID })
 	if at < 0 {
-		return nil, noSuchKey()
+		return nil, noSuchKey("id")
 	}
 	return &body[KeyView]{all[at]}, nil
 }
@@ -158,11 +162,8 @@ func (a *admin) createKey(ctx context.Context, in *body[newKey]) (*body[CreatedK
 	return &body[CreatedKey]{a.Defaults.Created(k, secret)}, nil
 }
 
-func (a *admin) setLimits(ctx context.Context, in *struct {
-	keyPath
-	body[changedLimits]
-}) (*body[ChangedLimits], error) {
-	if in.Body == (changedLimits{}) {
+func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[ChangedLimits], error) {
+	if in.Body == (limitChange{}) {
 		return nil, fail(http.StatusBadRequest, codeInvalidValue, "Give at least one limit.")
 	}
 	if _, err := a.usable(ctx, in.ID); err != nil {
@@ -183,7 +184,7 @@ func (a *admin) setLimits(ctx context.Context, in *struct {
 func (a *admin) revokeKey(ctx context.Context, in *keyPath) (*body[RevokedKey], error) {
 	k, err := a.Books.Revoke(ctx, in.ID)
 	if errors.Is(err, billing.ErrUnknownKey) {
-		return nil, noSuchKey()
+		return nil, noSuchKey("id")
 	}
 	if err != nil {
 		return nil, a.broken("revoke key", err)
@@ -192,10 +193,7 @@ func (a *admin) revokeKey(ctx context.Context, in *keyPath) (*body[RevokedKey], 
 	return &body[RevokedKey]{Revoked(k)}, nil
 }
 
-func (a *admin) rotateKey(ctx context.Context, in *struct {
-	keyPath
-	body[rotation]
-}) (*body[RotatedKey], error) {
+func (a *admin) rotateKey(ctx context.Context, in *keyAnd[rotation]) (*body[RotatedKey], error) {
 	old, err := a.usable(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -224,7 +222,7 @@ func (a *admin) rotateKey(ctx context.Context, in *struct {
 func (a *admin) usable(ctx context.Context, id string) (billing.Key, error) {
 	k, err := a.Books.Find(ctx, id)
 	if errors.Is(err, billing.ErrUnknownKey) {
-		return k, noSuchKey()
+		return k, noSuchKey("id")
 	}
 	if err != nil {
 		return k, a.broken("find key", err)
@@ -235,7 +233,9 @@ func (a *admin) usable(ctx context.Context, id string) (billing.Key, error) {
 	return k, nil
 }
 
-func noSuchKey() error { return fail(http.StatusNotFound, "unknown_key", "No such key.").about("id") }
+func noSuchKey(param string) error {
+	return fail(http.StatusNotFound, "unknown_key", "No such key.").about(param)
+}
 
 // lifetime reads what the pattern of expires and overlap lets through.
 func lifetime(text string) time.Duration {

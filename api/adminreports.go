@@ -71,7 +71,7 @@ func (a *admin) usage(ctx context.Context, in *usageFilter) (*huma.StreamRespons
 	table, err := a.Books.Usage(ctx, billing.UsageQuery{KeyRef: in.Key, From: in.From, To: in.To, By: by})
 	switch {
 	case errors.Is(err, billing.ErrUnknownKey):
-		return nil, noSuchKey()
+		return nil, noSuchKey("key")
 	case err != nil:
 		return nil, a.broken("usage", err)
 	}
