@@ -246,3 +246,16 @@ func lifetime(text string) time.Duration {
 	}
 	return time.Duration(n) * unit
 }
+
+// TransformSchema adds what the tags of members cannot say.
+func (newKey) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	// As an extension, so that createKey refuses it, in words of its own.
+	s.Extensions = map[string]any{"not": map[string]any{"required": []string{"expires", "expires_at"}}}
+	return s
+}
+
+// TransformSchema adds what the tags of members cannot say.
+func (limitChange) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Extensions = map[string]any{"minProperties": 1}
+	return s
+}
