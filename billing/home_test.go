@@ -112,6 +112,9 @@ func suite() []part {
 		{"RestoreKeepsTheOldBooksAside", testRestoreKeepsTheOldBooksAside},
 		{"RestoreRefusesWhileAGatewayWorks", testRestoreRefusesWhileAGatewayWorks},
 		{"BackupUnderLoadBalances", testBackupUnderLoadBalances},
+		{"ReportOfAKey", testReportOfAKey},
+		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
+		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
 	}
 }
 

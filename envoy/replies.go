@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"slices"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -63,6 +65,17 @@ func localReplyTable() []localReply {
 			kind: invalidRequest, code: "bad_request",
 		},
 	}
+}
+
+// ErrorCodes are all values of error.code in Envoy's own answers.
+func ErrorCodes() []string {
+	var codes []string
+	for _, r := range localReplyTable() {
+		if !slices.Contains(codes, r.code) {
+			codes = append(codes, r.code)
+		}
+	}
+	return codes
 }
 
 // localReplies turns the table into mappers. There must be no format outside

@@ -127,6 +127,9 @@ func New(o Options) (_ *Server, err error) {
 	return s, nil
 }
 
+// ServiceName is the service's name in gRPC, under which its health is asked too.
+const ServiceName = "envoy.service.ext_proc.v3.ExternalProcessor"
+
 // Register adds the service to a gRPC server made with ServerOptions.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	extprocv3.RegisterExternalProcessorServer(r, s)

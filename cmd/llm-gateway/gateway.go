@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,7 @@ type gateway struct {
 	tracing     *tracing             // nil when none is configured
 	admin       *adminServer         // nil when it is off
 	upstream    func() extproc.UpstreamState
+	draining    atomic.Bool // it is about to stop
 
 	gateListener, infoListener, metricsListener net.Listener
 }
@@ -92,6 +94,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	gate.Register(g.gate)
 	g.upstream = gate.Upstream
 	g.health = health.NewServer()
+	g.health.SetServingStatus(extproc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(g.gate, g.health)
 	if g.gateListener, err = listen(ctx, o.GRPC); err != nil {
 		return nil, err
@@ -103,7 +106,11 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		return nil, fmt.Errorf("prepare the gate's health check: %w", err)
 	}
 	g.info = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: api.Handler(api.Options{
+		Version:      buildVersion(),
 		Components:   append(g.components(), o.Components...),
+		Draining:     g.draining.Load,
+		Book:         g.book,
+		Defaults:     c.defaultLimits(),
 		Authenticate: authenticator(gate),
 		Limits:       g.limiter,
 		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, c.defaultLimits()) },
@@ -268,6 +275,7 @@ func (g *gateway) serve(ctx context.Context) error {
 // stop ends in an order that loses nothing: no new exchanges, running ones
 // finish (at most drain), their charges are written, then the books close.
 func (g *gateway) stop(ctx context.Context, drain time.Duration) error {
+	g.draining.Store(true)
 	g.health.Shutdown()
 	finished := make(chan struct{})
 	go func() {
