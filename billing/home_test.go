@@ -115,6 +115,10 @@ func suite() []part {
 		{"ReportOfAKey", testReportOfAKey},
 		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
 		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
+		{"ParallelChargesSayItOnce", testParallelChargesSayItOnce},
+		{"LimitsCanBeCleared", testLimitsCanBeCleared},
+		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
+		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 	}
 }
 
@@ -129,6 +133,7 @@ func shared() []part {
 		{"ChangesOfKeysReachAllReplicas", testChangesOfKeysReachAllReplicas},
 		{"ReplicasAdmitExactlyTheBudget", testReplicasAdmitExactlyTheBudget},
 		{"ReplicasChurn", testReplicasChurn},
+		{"OneReplicaSaysABudgetIsNearlyUsed", testOneReplicaSaysABudgetIsNearlyUsed},
 		{"ADeadReplicasHoldsAreEnded", testADeadReplicasHoldsAreEnded},
 		{"TheLateSettleOfAReplicaTakenForDead", testTheLateSettleOfAReplicaTakenForDead},
 		{"OthersEndingAHoldGivesNothingTwice", testOthersEndingAHoldGivesNothingTwice},
