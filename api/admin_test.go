@@ -194,6 +194,27 @@ func TestAdmin_aKeyFromBirthToRevocation(t *testing.T) {
 	}
 }
 
+func TestAdmin_nullTakesALimitAway(t *testing.T) {
+	o := newOperator(t)
+	id, _ := o.create(`{"limit":9,"daily":8,"monthly":7,"rpm":6,"tpm":5,"concurrent":4}`)
+	const was = `{"concurrent":4,"daily":8,"limit":9,"monthly":7,"rpm":6,"tpm":5}`
+	for _, c := range []struct{ change, now string }{
+		{`{"daily":null}`, `{"concurrent":4,"daily":600,"limit":9,"monthly":7,"rpm":6,"tpm":5}`},
+		{`{"daily":null}`, `{"concurrent":4,"daily":600,"limit":9,"monthly":7,"rpm":6,"tpm":5}`},
+		{`{"limit":null,"rpm":60}`, `{"concurrent":4,"daily":600,"limit":500,"monthly":7,"rpm":60,"tpm":5}`},
+		{`{"monthly":null,"rpm":null,"tpm":null,"concurrent":null}`, `{"concurrent":0,"daily":600,"limit":500,"monthly":700,"rpm":0,"tpm":0}`},
+		{`{"limit":9,"daily":8,"monthly":7,"rpm":6,"tpm":5,"concurrent":4}`, was},
+	} {
+		change := o.want(200, "PATCH", adminKeys+"/"+id, c.change)
+		if got := asJSON(t, change["new"]); got != c.now {
+			t.Errorf("%s: %s, want %s", c.change, got, c.now)
+		}
+	}
+	if k := o.want(200, "GET", adminKeys+"/"+id, ""); k["daily"] != 8.0 || k["limit"] != 9.0 {
+		t.Errorf("the key is %v", k)
+	}
+}
+
 func TestAdmin_rotation(t *testing.T) {
 	for _, c := range []struct{ body, made, oldEnds string }{
 		{`{}`, `{"limit":9,"rpm":2,"models":["m"]}`, "2026-11-25T10:00:00Z"},

@@ -19,15 +19,22 @@ const maxAdminBody = 64 << 10
 
 // readBody takes the body in before the library does, which would guess a
 // content type, take null for "not there" and the last of two equal members.
-func readBody(ctx huma.Context, next func(huma.Context)) {
-	r, w := humago.Unwrap(ctx)
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAdminBody))
-	if refused := checkBody(r.Header.Values("Content-Type"), body, err); refused != nil {
-		writeReport(w, refused)
-		return
+// Where null means something, nulls is true.
+func readBody(nulls bool) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(ctx)
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAdminBody))
+		refused := checkBody(r.Header.Values("Content-Type"), body, err)
+		if refused == nil {
+			refused = plainMembers(body, nulls)
+		}
+		if refused != nil {
+			writeReport(w, refused)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next(ctx)
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	next(ctx)
 }
 
 func checkBody(contentType []string, body []byte, err error) *errorReport {
@@ -43,7 +50,7 @@ func checkBody(contentType []string, body []byte, err error) *errorReport {
 	if !utf8.Valid(body) {
 		return fail(http.StatusBadRequest, codeInvalidJSON, "The request body is not UTF-8.")
 	}
-	return plainMembers(body)
+	return nil
 }
 
 func isJSON(contentType []string) bool {
@@ -55,9 +62,10 @@ func isJSON(contentType []string) bool {
 	return err == nil && kind == "application/json" && (!given || charset == "utf-8" || charset == "UTF-8")
 }
 
-// plainMembers refuses members that are null or stand there twice. What is no
-// JSON object is left to the reader of the body, which says so.
-func plainMembers(body []byte) *errorReport {
+// plainMembers refuses members that stand there twice, or are null where that
+// means nothing. What is no JSON object is left to the reader of the body, which
+// says so.
+func plainMembers(body []byte, nulls bool) *errorReport {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
 		return nil
@@ -75,7 +83,7 @@ func plainMembers(body []byte) *errorReport {
 			return nil
 		case seen[member]:
 			return fail(http.StatusBadRequest, codeInvalidValue, "A member stands there twice.").about(member)
-		case string(value) == "null":
+		case string(value) == "null" && !nulls:
 			return fail(http.StatusBadRequest, codeInvalidValue, "null is no value: leave the member out.").about(member)
 		}
 		seen[member] = true

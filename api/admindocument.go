@@ -22,7 +22,8 @@ func describe[I, O any](a *admin, op huma.Operation, statuses []int, handle func
 	statuses = slices.Concat(statuses, []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests})
 	if _, hasBody := reflect.TypeFor[I]().FieldByName("Body"); hasBody {
 		statuses = append(statuses, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
-		op.Middlewares = huma.Middlewares{readBody}
+		// In a change null takes a value away (RFC 7396); elsewhere it is a mistake.
+		op.Middlewares = huma.Middlewares{readBody(op.Method == http.MethodPatch)}
 		op.MaxBodyBytes = 2 * maxAdminBody // readBody has refused it before
 	}
 	for _, status := range statuses {

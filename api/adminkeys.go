@@ -34,12 +34,12 @@ type (
 		ExpiresAt   time.Time `json:"expires_at,omitzero" format:"date-time" doc:"End of the key's life; 409 when it has passed."`
 	}
 	limitChange struct {
-		Limit      *int64 `json:"limit,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
-		Daily      *int64 `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day."`
-		Monthly    *int64 `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month."`
-		RPM        *int64 `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute."`
-		TPM        *int64 `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute."`
-		Concurrent *int64 `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once."`
+		Limit      ownLimit `json:"limit,omitzero" doc:"Tokens per UTC month by tariff; null: the gateway's default again."`
+		Daily      ownLimit `json:"daily,omitzero" doc:"Tokens per UTC day; null: the gateway's default again."`
+		Monthly    ownLimit `json:"monthly,omitzero" doc:"Tokens per UTC month; null: the gateway's default again."`
+		RPM        ownLimit `json:"rpm,omitzero" doc:"Requests per minute; null: the gateway's window again."`
+		TPM        ownLimit `json:"tpm,omitzero" doc:"Tokens per minute; null: the gateway's default again."`
+		Concurrent ownLimit `json:"concurrent,omitzero" doc:"Requests that run at once; null: the gateway's default again."`
 	}
 	rotation struct {
 		Overlap string `json:"overlap,omitempty" pattern:"^(0|[1-9][0-9]{0,3})[smhd]$" default:"24h" doc:"How long the old key stays valid; an earlier expiry of its own stays."`
@@ -48,12 +48,6 @@ type (
 	KeyPage struct {
 		Keys []KeyView `json:"keys"`
 		Next *string   `json:"next" doc:"What to give as after for the next part; null: this was the last."`
-	}
-	// RotatedKey is a new key in the place of an old one.
-	RotatedKey struct {
-		CreatedKey
-		Replaces     string     `json:"replaces" doc:"Id of the old key."`
-		OldExpiresAt *time.Time `json:"old_expires_at" doc:"When the old key stops to be valid."`
 	}
 	keyPath struct {
 		ID string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Public id of the key." example:"key_01hzy3v8qd5w4k6n7m8p9q0rst"`
@@ -85,7 +79,7 @@ func (a *admin) keyRoutes() {
 	}, []int{404, 503}, a.showKey)
 	describe(a, huma.Operation{
 		OperationID: "set-limits", Method: http.MethodPatch, Path: adminKey, Summary: "Change limits of a key", Tags: []string{"keys"},
-		Description: "Changes what is given and leaves the rest.",
+		Description: "Changes what is given and leaves the rest. null takes a limit of the key's own away.",
 	}, []int{404, 409, 503}, a.setLimits)
 	describe(a, huma.Operation{
 		OperationID: "revoke-key", Method: post, Path: adminKey + "/revoke", Summary: "Revoke a key for good", Tags: []string{"keys"},
@@ -93,7 +87,7 @@ func (a *admin) keyRoutes() {
 	}, []int{404, 503}, a.revokeKey)
 	describe(a, huma.Operation{
 		OperationID: "rotate-key", Method: post, Path: adminKey + "/rotate", Summary: "Replace a key by a new one", Tags: []string{"keys"}, DefaultStatus: http.StatusCreated,
-		Description: "Makes a key with the same name, limits, models and expiry, and lets the old one expire after the overlap. " +
+		Description: "Makes a key with the same texts, limits, models and expiry, and lets the old one expire after the overlap; both or none. " +
 			"The new key has an id of its own, and its budgets start unused.",
 	}, []int{404, 409, 503}, a.rotateKey)
 }
@@ -169,10 +163,7 @@ func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[C
 	if _, err := a.usable(ctx, in.ID); err != nil {
 		return nil, err
 	}
-	before, after, err := a.Books.SetLimits(ctx, in.ID, billing.LimitChange{
-		Tariff: in.Body.Limit, Daily: in.Body.Daily, Monthly: in.Body.Monthly,
-		RPM: in.Body.RPM, TPM: in.Body.TPM, Concurrent: in.Body.Concurrent,
-	})
+	before, after, err := a.Books.SetLimits(ctx, in.ID, in.Body.change())
 	if err != nil {
 		return nil, a.broken("set limits", err)
 	}
@@ -194,28 +185,19 @@ func (a *admin) revokeKey(ctx context.Context, in *keyPath) (*body[RevokedKey], 
 }
 
 func (a *admin) rotateKey(ctx context.Context, in *keyAnd[rotation]) (*body[RotatedKey], error) {
-	old, err := a.usable(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	fresh, secret, err := a.Books.CreateKey(ctx, billing.NewKey{
-		Name: old.Name, Description: old.Description, Limits: old.Own, RPM: old.RPM, TPM: old.TPM,
-		Concurrent: old.Concurrent, ExpiresAt: old.ExpiresAt, Models: old.Models,
-	})
-	if err != nil {
+	r, err := a.Books.Rotate(ctx, in.ID, lifetime(in.Body.Overlap))
+	switch {
+	case errors.Is(err, billing.ErrUnknownKey):
+		return nil, noSuchKey("id")
+	case errors.Is(err, billing.ErrRevokedKey):
+		return nil, ended(StateRevoked)
+	case errors.Is(err, billing.ErrExpiredKey):
+		return nil, ended(StateExpired)
+	case err != nil:
 		return nil, a.broken("rotate key", err)
 	}
-	if end := a.Now().UTC().Add(lifetime(in.Body.Overlap)); old.ExpiresAt.IsZero() || end.Before(old.ExpiresAt) {
-		if old, err = a.Books.Expire(ctx, old.ID, end); err != nil {
-			// Nobody has seen the new key: it must not stay valid.
-			_, undone := a.Books.Revoke(context.WithoutCancel(ctx), fresh.ID)
-			return nil, a.broken("rotate key", errors.Join(err, undone))
-		}
-	}
-	a.changed(ctx, "rotate key", fresh.ID, zap.String("replaces", old.ID), zap.Timep("old_expires_at", Moment(old.ExpiresAt)))
-	return &body[RotatedKey]{RotatedKey{
-		CreatedKey: a.Defaults.Created(fresh, secret), Replaces: old.ID, OldExpiresAt: Moment(old.ExpiresAt),
-	}}, nil
+	a.changed(ctx, "rotate key", r.New.ID, zap.String("replaces", r.Old.ID), zap.Timep("old_expires_at", Moment(r.Old.ExpiresAt)))
+	return &body[RotatedKey]{a.Defaults.Rotated(r)}, nil
 }
 
 // usable finds a key that is neither revoked nor expired.
@@ -228,9 +210,13 @@ func (a *admin) usable(ctx context.Context, id string) (billing.Key, error) {
 		return k, a.broken("find key", err)
 	}
 	if state := StateOf(k, a.Now()); state != StateActive {
-		return k, fail(http.StatusConflict, "key_"+state, "The key is "+state+".")
+		return k, ended(state)
 	}
 	return k, nil
+}
+
+func ended(state string) error {
+	return fail(http.StatusConflict, "key_"+state, "The key is "+state+".")
 }
 
 func noSuchKey(param string) error {

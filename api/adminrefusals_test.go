@@ -56,7 +56,7 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"POST", adminKeys + "?x=1", `{"limit":1}`, 400, "x"},
 		{"PATCH", key, `{}`, 400, ""},
 		{"PATCH", key, `{"limit":0}`, 400, "limit"},
-		{"PATCH", key, `{"limit":null}`, 400, "limit"},
+		{"PATCH", key, `{"limit":"null"}`, 400, "limit"},
 		{"PATCH", key, `{"name":"n"}`, 400, "name"},
 		{"PATCH", adminKeys + "/" + unknownID, `{"limit":1}`, 404, "id"},
 		{"PATCH", adminKeys + "/sk-lgw_secret", `{"limit":1}`, 400, "id"},

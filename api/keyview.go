@@ -69,6 +69,18 @@ func (d Defaults) Created(k billing.Key, secret string) CreatedKey {
 	}
 }
 
+// RotatedKey is the document of a key in the place of an old one.
+type RotatedKey struct {
+	CreatedKey
+	Replaces     string     `json:"replaces" doc:"Id of the old key."`
+	OldExpiresAt *time.Time `json:"old_expires_at" doc:"When the old key stops to be valid."`
+}
+
+// Rotated is the document of a rotation that was just made.
+func (d Defaults) Rotated(r billing.Rotation) RotatedKey {
+	return RotatedKey{CreatedKey: d.Created(r.New, r.Secret), Replaces: r.Old.ID, OldExpiresAt: Moment(r.Old.ExpiresAt)}
+}
+
 // KeyView is a key with its figures of the current UTC day and month. The
 // secret is not in it.
 type KeyView struct {
