@@ -32,7 +32,7 @@ type (
 	TariffList struct {
 		Tariffs []TariffView `json:"tariffs"`
 	}
-	nothing struct{}
+	noInput struct{}
 )
 
 func (a *admin) reportRoutes() {
@@ -43,7 +43,7 @@ func (a *admin) reportRoutes() {
 	}, []int{404, 503}, a.usage)
 	describe(a, huma.Operation{
 		OperationID: "stats", Method: get, Path: "/admin/stats", Summary: "Sums over all keys", Tags: []string{"reports"},
-	}, []int{503}, func(ctx context.Context, _ *nothing) (*body[StatsView], error) {
+	}, []int{503}, func(ctx context.Context, _ *noInput) (*body[StatsView], error) {
 		keys, err := a.views(ctx)
 		return &body[StatsView]{Stats(keys)}, err
 	})
@@ -57,7 +57,7 @@ func (a *admin) reportRoutes() {
 	}, nil, a.defaultLimits)
 	describe(a, huma.Operation{
 		OperationID: "tariffs", Method: get, Path: "/admin/tariffs", Summary: "The tariffs in force and how many active keys have each", Tags: []string{"reports"},
-	}, []int{503}, func(ctx context.Context, _ *nothing) (*body[TariffList], error) {
+	}, []int{503}, func(ctx context.Context, _ *noInput) (*body[TariffList], error) {
 		keys, err := a.views(ctx)
 		return &body[TariffList]{TariffList{a.Defaults.Tariffs(keys)}}, err
 	})
@@ -87,7 +87,7 @@ func (a *admin) usage(ctx context.Context, in *usageFilter) (*huma.StreamRespons
 	}}, nil
 }
 
-func (a *admin) audit(ctx context.Context, _ *nothing) (*body[billing.AuditReport], error) {
+func (a *admin) audit(ctx context.Context, _ *noInput) (*body[billing.AuditReport], error) {
 	report, err := a.Books.Audit(ctx)
 	if err != nil {
 		return nil, a.broken("audit", err)
@@ -95,7 +95,7 @@ func (a *admin) audit(ctx context.Context, _ *nothing) (*body[billing.AuditRepor
 	return &body[billing.AuditReport]{report}, nil
 }
 
-func (a *admin) defaultLimits(context.Context, *nothing) (*body[DefaultLimits], error) {
+func (a *admin) defaultLimits(context.Context, *noInput) (*body[DefaultLimits], error) {
 	d := a.Defaults
 	return &body[DefaultLimits]{DefaultLimits{
 		Requests: d.Requests, WindowSeconds: wholeSeconds(d.Window), Limit: d.Tariff, Daily: d.Daily, Monthly: d.Monthly,
