@@ -21,25 +21,25 @@ import (
 // characters.
 type (
 	newKey struct {
-		Limit       int64     `json:"limit" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
+		Limit       whole     `json:"limit" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
 		Name        string    `json:"name,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
 		Description string    `json:"description,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
-		Daily       int64     `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day; absent: the gateway's default."`
-		Monthly     int64     `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month; absent: the gateway's default."`
-		RPM         int64     `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
-		TPM         int64     `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
-		Concurrent  int64     `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
+		Daily       whole     `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day; absent: the gateway's default."`
+		Monthly     whole     `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month; absent: the gateway's default."`
+		RPM         whole     `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
+		TPM         whole     `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
+		Concurrent  whole     `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
 		Models      []string  `json:"models,omitempty" maxItems:"100" minLength:"1" maxLength:"256" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]+$" doc:"Allowed models; absent or empty: all."`
 		Expires     string    `json:"expires,omitempty" pattern:"^[1-9][0-9]{0,3}[smhd]$" example:"30d" doc:"Lifetime from now: a number of seconds, minutes, hours or days. Not together with expires_at; neither: for ever."`
 		ExpiresAt   time.Time `json:"expires_at,omitzero" format:"date-time" doc:"End of the key's life; 409 when it has passed."`
 	}
 	limitChange struct {
-		Limit      *int64 `json:"limit,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
-		Daily      *int64 `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day."`
-		Monthly    *int64 `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month."`
-		RPM        *int64 `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute."`
-		TPM        *int64 `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute."`
-		Concurrent *int64 `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once."`
+		Limit      *whole `json:"limit,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
+		Daily      *whole `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day."`
+		Monthly    *whole `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month."`
+		RPM        *whole `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute."`
+		TPM        *whole `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute."`
+		Concurrent *whole `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once."`
 	}
 	rotation struct {
 		Overlap string `json:"overlap,omitempty" pattern:"^(0|[1-9][0-9]{0,3})[smhd]$" default:"24h" doc:"How long the old key stays valid; an earlier expiry of its own stays."`
@@ -145,8 +145,8 @@ func (a *admin) createKey(ctx context.Context, in *body[newKey]) (*body[CreatedK
 	}
 	n := billing.NewKey{
 		Name: strings.TrimSpace(b.Name), Description: strings.TrimSpace(b.Description), Models: b.Models,
-		Limits: billing.Limits{Tariff: b.Limit, Daily: b.Daily, Monthly: b.Monthly},
-		RPM:    b.RPM, TPM: b.TPM, Concurrent: b.Concurrent, ExpiresAt: b.ExpiresAt.UTC(),
+		Limits: billing.Limits{Tariff: int64(b.Limit), Daily: int64(b.Daily), Monthly: int64(b.Monthly)},
+		RPM:    int64(b.RPM), TPM: int64(b.TPM), Concurrent: int64(b.Concurrent), ExpiresAt: b.ExpiresAt.UTC(),
 	}
 	if b.Expires != "" {
 		n.ExpiresAt = a.Now().UTC().Add(lifetime(b.Expires))
@@ -170,8 +170,8 @@ func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[C
 		return nil, err
 	}
 	before, after, err := a.Books.SetLimits(ctx, in.ID, billing.LimitChange{
-		Tariff: in.Body.Limit, Daily: in.Body.Daily, Monthly: in.Body.Monthly,
-		RPM: in.Body.RPM, TPM: in.Body.TPM, Concurrent: in.Body.Concurrent,
+		Tariff: (*int64)(in.Body.Limit), Daily: (*int64)(in.Body.Daily), Monthly: (*int64)(in.Body.Monthly),
+		RPM: (*int64)(in.Body.RPM), TPM: (*int64)(in.Body.TPM), Concurrent: (*int64)(in.Body.Concurrent),
 	})
 	if err != nil {
 		return nil, a.broken("set limits", err)

@@ -49,7 +49,8 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"POST", adminKeys, `{"limit":1`, 400, "body"},
 		{"POST", adminKeys, `[1]`, 400, "body"},
 		{"POST", adminKeys, `null`, 400, "body"},
-		{"POST", adminKeys, `{"limit":1e1}`, 400, "body"},
+		{"POST", adminKeys, `{"limit":1.5e0}`, 400, "limit"},
+		{"POST", adminKeys, `{"limit":1e16}`, 400, "limit"},
 		{"POST", adminKeys, `{"limit":1,"expires_at":"2030-01-01t00:00:00z"}`, 400, "expires_at"},
 		{"POST", adminKeys, "{\"limit\":1,\"name\":\"\xff\"}", 400, ""},
 		{"POST", adminKeys, `{"limit":1,"name":"` + strings.Repeat("x", maxAdminBody) + `"}`, 413, ""},
@@ -111,6 +112,15 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 	}
 	if keys, err := o.books.Keys(t.Context()); err != nil || len(keys) != 1 || o.changes != 1 {
 		t.Errorf("%d keys, %d changes, %v: a refused request changed something", len(keys), o.changes, err)
+	}
+}
+
+func TestAdmin_wholeNumbersInEverySpelling(t *testing.T) {
+	o := newOperator(t)
+	for text, limit := range map[string]float64{"7": 7, "7.0": 7, "7e2": 700, "7.5e1": 75, "9007199254740991": 9007199254740991} {
+		if k := o.want(201, "POST", adminKeys, `{"limit":`+text+`}`); k["limit"] != limit {
+			t.Errorf("%s: %v", text, k["limit"])
+		}
 	}
 }
 
