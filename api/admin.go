@@ -6,8 +6,6 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
-	"path"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -59,7 +57,7 @@ type admin struct {
 	token    [sha256.Size]byte
 	failures *rate.Limiter
 	contract huma.API
-	routes   *http.ServeMux
+	routes   http.Handler
 	document []byte
 }
 
@@ -68,16 +66,16 @@ type admin struct {
 // that a stranger learns nothing. There are no cookies and no CORS headers, so
 // that no page in a browser can use what the operator may do.
 func AdminHandler(o AdminOptions) http.Handler {
-	a := newAdmin(o)
-	return a.recovering(a)
+	return newAdmin(o)
 }
 
 func newAdmin(o AdminOptions) *admin {
 	a := &admin{
 		AdminOptions: o, token: sha256.Sum256([]byte(o.Token)),
-		failures: rate.NewLimiter(failuresPerSecond, failuresAtOnce), routes: http.NewServeMux(),
+		failures: rate.NewLimiter(failuresPerSecond, failuresAtOnce),
 	}
-	a.contract = newContract(a.routes, about{
+	mux := http.NewServeMux()
+	a.contract = newContract(mux, about{
 		Title: "llm-gateway admin API", Version: o.Version,
 		Description: "Keys, limits, usage and audit: what the commands of the program do, by HTTP. " +
 			"A change is in force when it is answered, or at most one second later in other gateways on the same books. " +
@@ -91,6 +89,7 @@ func newAdmin(o AdminOptions) *admin {
 		panic("api: the admin document cannot be written: " + err.Error()) // made of constants
 	}
 	a.document = document
+	a.routes = strict(mux, methodsOf(a.contract.OpenAPI()), o.Log)
 	return a
 }
 
@@ -99,11 +98,7 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.URL.Path == adminDocument {
-		// No secret is in it, and what shows or tests a document reads it
-		// before it knows a token.
-		route := http.NewServeMux()
-		a.serveDocument(route)
-		route.ServeHTTP(w, r)
+		a.serveDocument(w, r)
 		return
 	}
 	if refused := a.refuse(r); refused != nil {
@@ -114,14 +109,18 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeReport(w, refused)
 		return
 	}
-	a.route(w, r.WithContext(context.WithValue(r.Context(), remoteAddress{}, r.RemoteAddr)))
+	a.routes.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), remoteAddress{}, r.RemoteAddr)))
 }
 
-func (a *admin) serveDocument(mux *http.ServeMux) {
-	route(mux, http.MethodGet, adminDocument, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(a.document) // the client may be gone
-	})
+// serveDocument needs no token: no secret is in the document, and what shows or
+// tests one reads it before it knows a token.
+func (a *admin) serveDocument(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		methodNotAllowed(w, http.MethodGet)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(a.document) // the client may be gone
 }
 
 // refuse says how to answer a request without the token, nil for one with it.
@@ -164,48 +163,6 @@ func plainQuery(r *http.Request) *errorReport {
 		}
 	}
 	return nil
-}
-
-// route finds the handler. The library's mux would redirect odd spellings of a
-// path and answer wrong methods in its own words.
-func (a *admin) route(w http.ResponseWriter, r *http.Request) {
-	if path.Clean(r.URL.Path) == r.URL.Path {
-		if _, pattern := a.routes.Handler(r); pattern != "" {
-			a.routes.ServeHTTP(w, r)
-			return
-		}
-		if allowed := a.methods(r); len(allowed) > 0 {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			writeError(w, http.StatusMethodNotAllowed, codeMethodNotAllowed, "This path only takes "+strings.Join(allowed, ", ")+".")
-			return
-		}
-	}
-	writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
-}
-
-// methods lists those that a path takes.
-func (a *admin) methods(r *http.Request) (allowed []string) {
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch} {
-		other := r.Clone(r.Context())
-		other.Method = method
-		if _, pattern := a.routes.Handler(other); pattern != "" {
-			allowed = append(allowed, method)
-		}
-	}
-	return allowed
-}
-
-// recovering answers a request whose handler panicked, and logs where.
-func (a *admin) recovering(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if what := recover(); what != nil {
-				a.Log.Error("admin request failed", zap.Any("error", what), zap.ByteString("stack", debug.Stack()))
-				writeReport(w, unavailable())
-			}
-		}()
-		next.ServeHTTP(w, r)
-	})
 }
 
 // remoteAddress is the key of the caller's address in a context.

@@ -30,16 +30,18 @@ type operator struct {
 	now     time.Time
 	logged  *bytes.Buffer // every line, as it would stand in the log
 	seen    *observer.ObservedLogs
+	options billing.Options
 	changes int // how often the gateway was asked to look
 }
 
 func newOperator(t *testing.T) *operator {
 	t.Helper()
 	o := &operator{t: t, now: time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC), logged: &bytes.Buffer{}}
-	books, err := billing.OpenAdmin(t.Context(), billing.Options{
+	o.options = billing.Options{
 		DataDir: t.TempDir(), Log: zap.NewNop(), Now: func() time.Time { return o.now },
 		Defaults: billing.Limits{Tariff: 500, Daily: 600, Monthly: 700},
-	})
+	}
+	books, err := billing.OpenAdmin(t.Context(), o.options)
 	if err != nil {
 		t.Fatal(err)
 	}

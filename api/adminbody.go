@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -92,3 +94,27 @@ func plainMembers(body []byte, nulls bool) *errorReport {
 }
 
 func urlQuery(r *http.Request) (url.Values, error) { return url.ParseQuery(r.URL.RawQuery) }
+
+// whole is a whole number in a body. JSON Schema's integers include 5.0 and 5e3
+// (2020-12, validation, 6.1.1), which Go's reader refuses.
+type whole int64
+
+// UnmarshalJSON implements [json.Unmarshaler]. What has a fraction or is larger
+// than the document allows was refused before.
+func (n *whole) UnmarshalJSON(text []byte) error {
+	if i, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+		*n = whole(i)
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > maxWhole {
+		return errNotWhole
+	}
+	*n = whole(f)
+	return nil
+}
+
+// maxWhole is the largest whole number that every JSON reader takes unrounded.
+const maxWhole = 1<<53 - 1
+
+var errNotWhole = errors.New("expected integer")

@@ -18,7 +18,7 @@ func describe[I, O any](a *admin, op huma.Operation, statuses []int, handle func
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	schema := a.contract.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[errorReport](), true, "")
+	schema := errorSchema(a.contract.OpenAPI())
 	statuses = slices.Concat(statuses, []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests})
 	if _, hasBody := reflect.TypeFor[I]().FieldByName("Body"); hasBody {
 		statuses = append(statuses, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)

@@ -21,14 +21,14 @@ import (
 // characters.
 type (
 	newKey struct {
-		Limit       int64     `json:"limit" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
+		Limit       whole     `json:"limit" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
 		Name        string    `json:"name,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
 		Description string    `json:"description,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
-		Daily       int64     `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day; absent: the gateway's default."`
-		Monthly     int64     `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month; absent: the gateway's default."`
-		RPM         int64     `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
-		TPM         int64     `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
-		Concurrent  int64     `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
+		Daily       whole     `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day; absent: the gateway's default."`
+		Monthly     whole     `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month; absent: the gateway's default."`
+		RPM         whole     `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
+		TPM         whole     `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
+		Concurrent  whole     `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
 		Models      []string  `json:"models,omitempty" maxItems:"100" minLength:"1" maxLength:"256" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]+$" doc:"Allowed models; absent or empty: all."`
 		Expires     string    `json:"expires,omitempty" pattern:"^[1-9][0-9]{0,3}[smhd]$" example:"30d" doc:"Lifetime from now: a number of seconds, minutes, hours or days. Not together with expires_at; neither: for ever."`
 		ExpiresAt   time.Time `json:"expires_at,omitzero" format:"date-time" doc:"End of the key's life; 409 when it has passed."`
@@ -139,8 +139,8 @@ func (a *admin) createKey(ctx context.Context, in *body[newKey]) (*body[CreatedK
 	}
 	n := billing.NewKey{
 		Name: strings.TrimSpace(b.Name), Description: strings.TrimSpace(b.Description), Models: b.Models,
-		Limits: billing.Limits{Tariff: b.Limit, Daily: b.Daily, Monthly: b.Monthly},
-		RPM:    b.RPM, TPM: b.TPM, Concurrent: b.Concurrent, ExpiresAt: b.ExpiresAt.UTC(),
+		Limits: billing.Limits{Tariff: int64(b.Limit), Daily: int64(b.Daily), Monthly: int64(b.Monthly)},
+		RPM:    int64(b.RPM), TPM: int64(b.TPM), Concurrent: int64(b.Concurrent), ExpiresAt: b.ExpiresAt.UTC(),
 	}
 	if b.Expires != "" {
 		n.ExpiresAt = a.Now().UTC().Add(lifetime(b.Expires))

@@ -11,13 +11,9 @@ import (
 // ownLimit is a limit in a change: absent (leave it), a number, or null (take
 // the key's own away).
 type ownLimit struct {
-	value *int64
+	value *whole
 	clear bool
 }
-
-// mostTokens is 2^53-1, the largest number that every JSON reader takes without
-// rounding.
-const mostTokens = 1<<53 - 1
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (l *ownLimit) UnmarshalJSON(text []byte) error {
@@ -30,15 +26,15 @@ func (l *ownLimit) UnmarshalJSON(text []byte) error {
 
 // Schema implements [huma.SchemaProvider].
 func (ownLimit) Schema(huma.Registry) *huma.Schema {
-	least, most := 1.0, float64(mostTokens)
+	least, most := 1.0, float64(maxWhole)
 	return &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &least, Maximum: &most, Nullable: true}
 }
 
 // change is what the books are asked for.
 func (c *limitChange) change() billing.LimitChange {
 	change := billing.LimitChange{
-		Tariff: c.Limit.value, Daily: c.Daily.value, Monthly: c.Monthly.value,
-		RPM: c.RPM.value, TPM: c.TPM.value, Concurrent: c.Concurrent.value,
+		Tariff: (*int64)(c.Limit.value), Daily: (*int64)(c.Daily.value), Monthly: (*int64)(c.Monthly.value),
+		RPM: (*int64)(c.RPM.value), TPM: (*int64)(c.TPM.value), Concurrent: (*int64)(c.Concurrent.value),
 	}
 	for i, l := range []ownLimit{c.Limit, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent} {
 		if l.clear {

@@ -49,7 +49,8 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"POST", adminKeys, `{"limit":1`, 400, "body"},
 		{"POST", adminKeys, `[1]`, 400, "body"},
 		{"POST", adminKeys, `null`, 400, "body"},
-		{"POST", adminKeys, `{"limit":1e1}`, 400, "body"},
+		{"POST", adminKeys, `{"limit":1.5e0}`, 400, "limit"},
+		{"POST", adminKeys, `{"limit":1e16}`, 400, "limit"},
 		{"POST", adminKeys, `{"limit":1,"expires_at":"2030-01-01t00:00:00z"}`, 400, "expires_at"},
 		{"POST", adminKeys, "{\"limit\":1,\"name\":\"\xff\"}", 400, ""},
 		{"POST", adminKeys, `{"limit":1,"name":"` + strings.Repeat("x", maxAdminBody) + `"}`, 413, ""},
@@ -114,6 +115,15 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 	}
 }
 
+func TestAdmin_wholeNumbersInEverySpelling(t *testing.T) {
+	o := newOperator(t)
+	for text, limit := range map[string]float64{"7": 7, "7.0": 7, "7e2": 700, "7.5e1": 75, "9007199254740991": 9007199254740991} {
+		if k := o.want(201, "POST", adminKeys, `{"limit":`+text+`}`); k["limit"] != limit {
+			t.Errorf("%s: %v", text, k["limit"])
+		}
+	}
+}
+
 func TestAdmin_takesJSONOnly(t *testing.T) {
 	o := newOperator(t)
 	for contentType, status := range map[string]int{
@@ -160,14 +170,14 @@ func TestAdmin_booksAway(t *testing.T) {
 func TestAdmin_aPanicIsAnAnswer(t *testing.T) {
 	o := newOperator(t)
 	h := AdminHandler(AdminOptions{
-		Token: testToken, Books: o.books, Now: func() time.Time { panic("now") }, Log: zap.NewNop(),
+		Token: testToken, Books: o.books, Now: func() time.Time { panic("the clock") }, Log: zap.NewNop(),
 		Refresh: func(context.Context) error { return nil },
 	})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, adminKeys, nil)
 	r.Header.Set("Authorization", "Bearer "+testToken)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	if w.Code != 503 || strings.Contains(w.Body.String(), "now") && !strings.Contains(w.Body.String(), "cannot tell now") {
+	if w.Code != http.StatusInternalServerError || wantReport(t, w).code != codeInternal || strings.Contains(w.Body.String(), "the clock") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

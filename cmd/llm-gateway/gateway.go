@@ -123,7 +123,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		}
 		g.metrics = &http.Server{Handler: metricsHandler(g.registry), ReadHeaderTimeout: 5 * time.Second}
 	}
-	if g.admin, err = openAdmin(ctx, c, nil, log); err != nil {
+	if g.admin, err = openAdmin(ctx, c, g.book.Refresh, log); err != nil {
 		return nil, err
 	}
 	return g, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -46,12 +47,17 @@ func Python(t *testing.T, requirements string) string {
 var schemathesisPackages string
 
 // Schemathesis tests the server of an OpenAPI document against it, and fails
-// the test with what it found. It runs in a folder of its own, in which it
-// leaves its cache of examples.
+// the test with what it found. "--config-file" and its value go first among the
+// arguments. It runs in a folder of its own, in which it leaves its cache.
 func Schemathesis(t *testing.T, documentURL string, args ...string) {
 	t.Helper()
 	python := Python(t, schemathesisPackages)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(python), "schemathesis"), append([]string{"run", documentURL}, args...)...)
+	var call []string
+	if len(args) > 1 && args[0] == "--config-file" { // of the program, not of its command
+		call, args = args[:2], args[2:]
+	}
+	call = slices.Concat(call, []string{"run", documentURL}, args)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(python), "schemathesis"), call...)
 	cmd.Dir, cmd.Env = t.TempDir(), MinimalEnv("NO_COLOR=1", "PYTHONUNBUFFERED=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
