@@ -203,7 +203,7 @@ func TestAdmin_nullTakesALimitAway(t *testing.T) {
 	for _, c := range []struct{ change, now string }{
 		{`{"daily":null}`, `{"concurrent":4,"daily":600,"limit":9,"monthly":7,"rpm":6,"tpm":5}`},
 		{`{"daily":null}`, `{"concurrent":4,"daily":600,"limit":9,"monthly":7,"rpm":6,"tpm":5}`},
-		{`{"limit":null,"rpm":60}`, `{"concurrent":4,"daily":600,"limit":500,"monthly":7,"rpm":60,"tpm":5}`},
+		{`{"limit":null,"rpm":6e1}`, `{"concurrent":4,"daily":600,"limit":500,"monthly":7,"rpm":60,"tpm":5}`},
 		{`{"monthly":null,"rpm":null,"tpm":null,"concurrent":null}`, `{"concurrent":0,"daily":600,"limit":500,"monthly":700,"rpm":0,"tpm":0}`},
 		{`{"limit":9,"daily":8,"monthly":7,"rpm":6,"tpm":5,"concurrent":4}`, was},
 	} {
