@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,9 +24,44 @@ type NewKey struct {
 	Origin            string    // "" = "created"
 }
 
-// LimitChange changes what is not nil; values are > 0.
+// LimitChange changes what is not nil; values are > 0. Clear takes limits of the
+// key's own away, by the names of LimitNames: then the gateway's default applies,
+// or none where it has none.
 type LimitChange struct {
 	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
+	Clear                                        []string
+}
+
+// LimitNames are the limits that a key can have of its own.
+func LimitNames() []string {
+	return []string{"tariff", "daily", "monthly", "rpm", "tpm", "concurrent"}
+}
+
+// columns are what changes, by the names of LimitNames. ErrInvalid.
+func (c LimitChange) columns() (map[string]any, error) {
+	set := map[string]any{}
+	for i, v := range []*int64{c.Tariff, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent} {
+		if v == nil {
+			continue
+		}
+		if *v <= 0 {
+			return nil, fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
+		}
+		set[LimitNames()[i]] = *v
+	}
+	for _, name := range c.Clear {
+		if !slices.Contains(LimitNames(), name) {
+			return nil, fmt.Errorf("%w: no limit has this name", ErrInvalid)
+		}
+		if _, both := set[name]; both {
+			return nil, fmt.Errorf("%w: set %s or clear it", ErrInvalid, name)
+		}
+		set[name] = int64(0) // "none of its own"
+	}
+	if len(set) == 0 {
+		return nil, fmt.Errorf("%w: nothing to change", ErrInvalid)
+	}
+	return set, nil
 }
 
 // KeyUsage is a key with its figures, in tokens of the current UTC periods.
@@ -226,23 +262,12 @@ func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
 }
 
 // SetLimits changes a key's own limits and returns the key before and after.
-// Errors: ErrUnknownKey; ErrInvalid for a value <= 0 or no change at all.
+// Errors: ErrUnknownKey; ErrInvalid for a value <= 0, a limit that is none or is
+// both set and cleared, or no change at all.
 func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
-	set := map[string]any{}
-	for column, v := range map[string]*int64{
-		"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly,
-		"rpm": c.RPM, "tpm": c.TPM, "concurrent": c.Concurrent,
-	} {
-		if v == nil {
-			continue
-		}
-		if *v <= 0 {
-			return old, now, fmt.Errorf("set limits: %w: a limit must be > 0", ErrInvalid)
-		}
-		set[column] = *v
-	}
-	if len(set) == 0 {
-		return old, now, fmt.Errorf("set limits: %w: nothing to change", ErrInvalid)
+	set, err := c.columns()
+	if err != nil {
+		return old, now, fmt.Errorf("set limits: %w", err)
 	}
 	old, now, err = a.change(ctx, ref, func(Key) map[string]any { return set })
 	if err != nil {

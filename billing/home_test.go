@@ -79,6 +79,8 @@ type part struct {
 func suite() []part {
 	return []part{
 		{"OperatorsChangesReachAnOpenBook", testOperatorsChangesReachAnOpenBook},
+		{"RotationHandsAKeyOver", testRotationHandsAKeyOver},
+		{"RotationWithoutOverlapHappensOnce", testRotationWithoutOverlapHappensOnce},
 		{"ImportNeverRevivesARevokedKey", testImportNeverRevivesARevokedKey},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},
@@ -115,6 +117,10 @@ func suite() []part {
 		{"ReportOfAKey", testReportOfAKey},
 		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
 		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
+		{"ParallelChargesSayItOnce", testParallelChargesSayItOnce},
+		{"LimitsCanBeCleared", testLimitsCanBeCleared},
+		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
+		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 	}
 }
 
@@ -129,6 +135,7 @@ func shared() []part {
 		{"ChangesOfKeysReachAllReplicas", testChangesOfKeysReachAllReplicas},
 		{"ReplicasAdmitExactlyTheBudget", testReplicasAdmitExactlyTheBudget},
 		{"ReplicasChurn", testReplicasChurn},
+		{"OneReplicaSaysABudgetIsNearlyUsed", testOneReplicaSaysABudgetIsNearlyUsed},
 		{"ADeadReplicasHoldsAreEnded", testADeadReplicasHoldsAreEnded},
 		{"TheLateSettleOfAReplicaTakenForDead", testTheLateSettleOfAReplicaTakenForDead},
 		{"OthersEndingAHoldGivesNothingTwice", testOthersEndingAHoldGivesNothingTwice},
