@@ -79,6 +79,8 @@ type part struct {
 func suite() []part {
 	return []part{
 		{"OperatorsChangesReachAnOpenBook", testOperatorsChangesReachAnOpenBook},
+		{"RotationHandsAKeyOver", testRotationHandsAKeyOver},
+		{"RotationWithoutOverlapHappensOnce", testRotationWithoutOverlapHappensOnce},
 		{"ImportNeverRevivesARevokedKey", testImportNeverRevivesARevokedKey},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},

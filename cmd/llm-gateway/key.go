@@ -12,20 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 )
-
-// createdView is the document of create-key, the only place that shows a secret.
-type createdView struct {
-	ID          string `json:"id"`
-	Key         string `json:"key"`
-	Name        string `json:"name"`
-	Description string `json:"description"`
-	limitsView
-	Models    []string `json:"models"`
-	ExpiresAt *instant `json:"expires_at"`
-	CreatedAt *instant `json:"created_at"`
-}
 
 func newCreateKeyCommand(a *app) *cobra.Command {
 	var n billing.NewKey
@@ -78,10 +67,7 @@ again. A running gateway accepts it within a second.`,
 }
 
 func (a *app) printCreated(c Config, k billing.Key, secret string) error {
-	created := createdView{
-		ID: k.ID, Key: secret, Name: k.Name, Description: k.Description, limitsView: viewLimits(k, c),
-		Models: modelsOf(k), ExpiresAt: instantOrNil(k.ExpiresAt), CreatedAt: instantOrNil(k.CreatedAt),
-	}
+	created := c.keyDefaults().Created(k, secret)
 	if a.json {
 		return a.printJSON(created)
 	}
@@ -120,7 +106,7 @@ func newListKeysCommand(a *app) *cobra.Command {
 			}
 			switch {
 			case a.json && stats:
-				return a.printJSON(map[string]any{"keys": keys, "stats": viewStats(keys)})
+				return a.printJSON(map[string]any{"keys": keys, "stats": api.Stats(keys)})
 			case a.json:
 				return a.printJSON(map[string]any{"keys": keys})
 			case len(keys) == 0:
@@ -133,29 +119,30 @@ func newListKeysCommand(a *app) *cobra.Command {
 			if err := a.printf("\n"); err != nil {
 				return err
 			}
-			return a.printPairs(viewStats(keys).pairs())
+			return a.printStats(keys)
 		})
 	}
 	return cmd
 }
 
 // keyViews reads all keys, largest limit first, then oldest first.
-func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]keyView, error) {
+func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]api.KeyView, error) {
 	keys, err := books.Keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the keys: %w", err)
 	}
-	views := make([]keyView, 0, len(keys))
-	for _, k := range keys {
-		views = append(views, viewKey(k, c, a.now()))
+	views := make([]api.KeyView, 0, len(keys))
+	defaults, now := c.keyDefaults(), a.now()
+	for i := range keys {
+		views = append(views, defaults.Key(&keys[i], now))
 	}
-	slices.SortStableFunc(views, func(x, y keyView) int {
+	slices.SortStableFunc(views, func(x, y api.KeyView) int {
 		return cmp.Or(cmp.Compare(y.Limit, x.Limit), cmp.Compare(x.ID, y.ID))
 	})
 	return views, nil
 }
 
-func (a *app) printKeys(keys []keyView, c Config, verbose bool) error {
+func (a *app) printKeys(keys []api.KeyView, c Config, verbose bool) error {
 	g := grid{
 		columns: []string{"id", "key", "name", "state", "limit", "daily", "monthly", "used today", "used month"},
 		numeric: []string{"limit", "daily", "monthly", "used today", "used month", "held"},
@@ -194,14 +181,14 @@ func newShowKeyCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			at := slices.IndexFunc(all, func(v keyView) bool { return v.ID == k.ID })
+			at := slices.IndexFunc(all, func(v api.KeyView) bool { return v.ID == k.ID })
 			if at < 0 {
 				return keyError(billing.ErrUnknownKey)
 			}
 			if a.json {
 				return a.printJSON(all[at])
 			}
-			return a.printPairs(all[at].pairs(c))
+			return a.printPairs(keyPairs(&all[at], c))
 		})
 	}
 	return cmd
@@ -250,15 +237,11 @@ func newSetLimitCommand(a *app) *cobra.Command {
 }
 
 func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.FlagSet) error {
-	old, now := viewLimits(before, c), viewLimits(after, c)
+	change := c.keyDefaults().Changed(before, after)
 	if a.json {
-		return a.printJSON(struct {
-			ID   string     `json:"id"`
-			Name string     `json:"name"`
-			Old  limitsView `json:"old"`
-			New  limitsView `json:"new"`
-		}{after.ID, after.Name, old, now})
+		return a.printJSON(change)
 	}
+	old, now := change.Old, change.New
 	facts := []pair{{"id", after.ID}}
 	for _, l := range []struct {
 		flag     string
@@ -313,11 +296,9 @@ is listed in ALLOWED_API_KEYS.`,
 				return keyError(err)
 			}
 			if a.json {
-				return a.printJSON(map[string]any{
-					"id": k.ID, "name": k.Name, "state": stateRevoked, "revoked_at": instantOrNil(k.RevokedAt),
-				})
+				return a.printJSON(api.Revoked(k))
 			}
-			return a.printPairs([]pair{{"id", k.ID}, {"state", stateRevoked}})
+			return a.printPairs([]pair{{"id", k.ID}, {"state", api.StateRevoked}})
 		})
 	}
 	return cmd
@@ -326,7 +307,7 @@ is listed in ALLOWED_API_KEYS.`,
 // confirmed asks on stderr and reads one line of stdin; only "yes" is a yes.
 func (a *app) confirmed(k billing.Key, c Config) bool {
 	_, _ = fmt.Fprintf(a.stderr, "Revoke %s, %q, %s tokens per month? It cannot be undone. Type yes: ",
-		k.ID, k.Name, thousands(viewLimits(k, c).Limit))
+		k.ID, k.Name, thousands(c.keyDefaults().Limits(k).Limit))
 	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
 	_, _ = fmt.Fprintln(a.stderr)
 	return strings.EqualFold(strings.TrimSpace(answer), "yes")

@@ -66,7 +66,7 @@ func newLogger(w io.Writer, level string) (*zap.Logger, error) {
 		LineEnding:     zapcore.DefaultLineEnding,
 		EncodeLevel:    zapcore.LowercaseLevelEncoder,
 		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
-		EncodeDuration: zapcore.MillisDurationEncoder,
+		EncodeDuration: func(d time.Duration, e zapcore.PrimitiveArrayEncoder) { e.AppendFloat64(float64(d.Microseconds()) / 1000) },
 	})
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at)), nil
 }
