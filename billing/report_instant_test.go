@@ -9,7 +9,7 @@ import (
 // A report is of one instant: while charges are posted, its days, its total and
 // its split by provenance agree in every answer.
 func testAReportIsOfOneInstant(t *testing.T, at home) {
-	const reports, spenders = 150, 4
+	const reports, spenders = 40, 4
 	b, k := setup(t, at.options(t, newClock("2026-11-24T12:00:00Z")), Limits{})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
