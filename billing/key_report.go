@@ -114,14 +114,14 @@ func checkDays(from, to string) error {
 
 // account reads the rows of a key's accounts: those of the current month, and
 // of the days asked for.
-func (b *Book) account(tx *gorm.DB, keyID, from, to string) (a KeyAccount, days []DayUsage, err error) {
+func (b *Book) account(db *gorm.DB, keyID, from, to string) (a KeyAccount, days []DayUsage, err error) {
 	p := periodOf(b.opt.Now())
 	a = KeyAccount{Today: DayUsage{Day: p.day}, Month: DayUsage{Day: p.month}, DayResetAt: p.dayEnd.UTC(), MonthResetAt: p.monthEnd.UTC()}
 	var rows []struct {
 		Day                  string
 		Used, Held, Requests int64
 	}
-	err = tx.Raw(`SELECT day, used, held, requests FROM accounts
+	err = db.Raw(`SELECT day, used, held, requests FROM accounts
 		WHERE key_id = ? AND (used > 0 OR held > 0 OR requests > 0) AND (day BETWEEN ? AND ? OR day LIKE ?) ORDER BY day DESC`,
 		keyID, from, to, p.month+"-%").Scan(&rows).Error
 	if err != nil {
@@ -144,7 +144,7 @@ func (b *Book) account(tx *gorm.DB, keyID, from, to string) (a KeyAccount, days 
 	// A charge is of the day of its admission, and no request lasts a day: the
 	// newest is among those of the last two days that have any.
 	var last int64
-	err = tx.Raw(`SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ? AND day >= COALESCE((SELECT min(day) FROM
+	err = db.Raw(`SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ? AND day >= COALESCE((SELECT min(day) FROM
 		(SELECT day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest), '')`, keyID, keyID).Scan(&last).Error
 	a.LastCharge = instant(last)
 	return a, days, err
