@@ -121,6 +121,7 @@ func suite() []part {
 		{"LimitsCanBeCleared", testLimitsCanBeCleared},
 		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
 		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
+		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
 	}
 }
 
