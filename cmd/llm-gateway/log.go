@@ -59,14 +59,16 @@ func newLogger(w io.Writer, level string) (*zap.Logger, error) {
 		return nil, fmt.Errorf("log level: %w", err)
 	}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		TimeKey:        "ts",
-		LevelKey:       "level",
-		MessageKey:     "msg",
-		NameKey:        "logger",
-		LineEnding:     zapcore.DefaultLineEnding,
-		EncodeLevel:    zapcore.LowercaseLevelEncoder,
-		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
-		EncodeDuration: func(d time.Duration, e zapcore.PrimitiveArrayEncoder) { e.AppendFloat64(float64(d.Microseconds()) / 1000) },
+		TimeKey:     "ts",
+		LevelKey:    "level",
+		MessageKey:  "msg",
+		NameKey:     "logger",
+		LineEnding:  zapcore.DefaultLineEnding,
+		EncodeLevel: zapcore.LowercaseLevelEncoder,
+		EncodeTime:  func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
+		EncodeDuration: func(d time.Duration, e zapcore.PrimitiveArrayEncoder) {
+			e.AppendFloat64(float64(d.Microseconds()) / 1000)
+		},
 	})
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at)), nil
 }

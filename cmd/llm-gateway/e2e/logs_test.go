@@ -74,8 +74,10 @@ func TestAccessLines(t *testing.T) {
 		status, tokens float64
 		code           any
 	}{
-		{first, "info", "served", 200, 18, nil}, {second, "info", "served", 200, 18, nil},
-		{third, "warn", "refused", 429, 0, "rate_limit_exceeded"}, {unauthorized, "warn", "refused", 401, 0, "missing_api_key"},
+		{first, "info", "served", 200, 18, nil},
+		{second, "info", "served", 200, 18, nil},
+		{third, "warn", "refused", 429, 0, "rate_limit_exceeded"},
+		{unauthorized, "warn", "refused", 401, 0, "missing_api_key"},
 	} {
 		own, envoy := g.access(want.r.Header.Get("X-Request-Id"))
 		if own["level"] != want.level || own["ending"] != want.ending || own["status"] != want.status || own["total_tokens"] != want.tokens || own["code"] != want.code {
