@@ -24,6 +24,12 @@ import (
 //	duration_ms        how long something took
 //	error              what went wrong
 //
+// Others:
+//
+//	budget, limit_tokens, used_tokens, resets_in_ms  a budget of which 90 % are used
+//	component                                        a part that GET /health tells about
+//	action, remote, reason, before, after            what an operator changed over HTTP, or was refused
+//
 // The line "request" is written once for each request that the gate was asked
 // about, when it has ended:
 //
