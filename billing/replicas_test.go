@@ -127,6 +127,8 @@ func testReplicasChurn(t *testing.T, at home) {
 				case errors.As(err, &refusal):
 					refused.Add(1)
 					continue
+				case errors.Is(err, ErrUnavailable): // all want one key's lock: on a busy machine some wait too long
+					continue
 				case err != nil:
 					t.Error(err)
 					return
