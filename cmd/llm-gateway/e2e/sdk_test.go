@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -13,39 +11,6 @@ import (
 
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
-
-// python returns the interpreter of a virtual environment with the pinned
-// packages of testdata/requirements.txt, made once and kept in the cache.
-func python(t *testing.T) string {
-	t.Helper()
-	requirements := filepath.Join("testdata", "requirements.txt")
-	b, err := os.ReadFile(requirements)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(b)
-	venv := filepath.Join(cache, "llm-gateway", "e2e-venv-"+hex.EncodeToString(sum[:8]))
-	binary, ready := filepath.Join(venv, "bin", "python"), filepath.Join(venv, ".ready")
-	if _, err := os.Stat(ready); err == nil {
-		return binary
-	}
-	for _, args := range [][]string{
-		{"python3", "-m", "venv", "--clear", venv},
-		{binary, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", requirements},
-	} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-	}
-	if err := os.WriteFile(ready, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return binary
-}
 
 // call is what the script says about one call of the SDK.
 type call struct {
@@ -65,7 +30,7 @@ type call struct {
 // TestOpenAIPython drives the gateway with the real SDK and compares what it
 // saw with the books.
 func TestOpenAIPython(t *testing.T) {
-	interpreter := python(t)
+	interpreter := rig.Python(t, filepath.Join("testdata", "requirements.txt"))
 	g := start(t, setup{demo: true})
 	spent, err := g.cli.CreateKey(plenty, "--daily", "5")
 	if err != nil {
