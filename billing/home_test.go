@@ -115,6 +115,8 @@ func suite() []part {
 		{"ReportOfAKey", testReportOfAKey},
 		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
 		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
+		{"RotationOverlaps", testRotationOverlaps},
+		{"ClearedLimitsAreTheDefaults", testClearedLimitsAreTheDefaults},
 	}
 }
 
