@@ -115,7 +115,7 @@ func invalid(message string, errs []error) *errorReport {
 	var texts []string
 	param := ""
 	for _, err := range errs {
-		d, ok := err.(huma.ErrorDetailer) //nolint:errorlint // the library hands details over unwrapped
+		d, ok := err.(huma.ErrorDetailer)
 		if !ok || d.ErrorDetail().Location == "" {
 			continue
 		}

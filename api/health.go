@@ -51,24 +51,53 @@ type health struct {
 // healthReport is the body of GET /health: the original's two members, and
 // the state of every part. It carries no addresses, versions or error texts.
 type healthReport struct {
-	Status     string                       `json:"status"`
-	Service    string                       `json:"service"`
-	Components map[string]map[string]string `json:"components"`
+	Status     string                       `json:"status" enum:"healthy,degraded,unhealthy"`
+	Service    string                       `json:"service" enum:"llm-gateway"`
+	Components map[string]map[string]string `json:"components" doc:"By name: its status, and facts such as the storage in use."`
 }
 
 func newHealth(o Options) *health {
 	return &health{components: o.Components, log: o.Log, broken: map[string]bool{}}
 }
 
-// ServeHTTP answers 200 when the gateway can do its job (healthy, degraded)
-// and 503 when it cannot.
-func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	report := h.check(r.Context())
-	status := http.StatusOK
-	if report.Status == statusUnhealthy {
-		status = http.StatusServiceUnavailable
+// healthAnswer is 200 when the gateway can do its job (healthy, degraded) and
+// 503 when it cannot.
+type healthAnswer struct {
+	Status int
+	Body   healthReport
+}
+
+func (s *server) getHealth(ctx context.Context, _ *empty) (*healthAnswer, error) {
+	a := &healthAnswer{Status: http.StatusOK, Body: s.health.check(ctx)}
+	if a.Body.Status == statusUnhealthy {
+		a.Status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, report)
+	return a, nil
+}
+
+// probeReport is the body of the routes for orchestrators.
+type probeReport struct {
+	Status string `json:"status" enum:"ok,ready,not_ready"`
+}
+
+const (
+	probeOK       = "ok"
+	probeReady    = "ready"
+	probeNotReady = "not_ready"
+)
+
+type probeAnswer struct {
+	Status int
+	Body   probeReport
+}
+
+// getReady is for whoever sends requests here or elsewhere: a gateway that is
+// about to stop is healthy and not ready.
+func (s *server) getReady(ctx context.Context, _ *empty) (*probeAnswer, error) {
+	if s.o.Draining != nil && s.o.Draining() || s.health.check(ctx).Status == statusUnhealthy {
+		return &probeAnswer{http.StatusServiceUnavailable, probeReport{probeNotReady}}, nil
+	}
+	return &probeAnswer{http.StatusOK, probeReport{probeReady}}, nil
 }
 
 func (h *health) check(ctx context.Context) healthReport {

@@ -2,8 +2,9 @@ package api
 
 import (
 	"math"
-	"net/http"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/ratelimit"
@@ -17,7 +18,7 @@ type rateLimitReport struct {
 	WindowSeconds int64  `json:"window_seconds"`
 	CurrentCount  int64  `json:"current_count"`
 	Remaining     int64  `json:"remaining"`
-	Storage       string `json:"storage"` // "redis" or "memory"
+	Storage       string `json:"storage" enum:"redis,memory"`
 
 	KeyID        string           `json:"key_id"`
 	ResetSeconds int64            `json:"reset_seconds"` // until the window is empty, rounded up
@@ -37,28 +38,23 @@ type rateLimitAtOnce struct {
 	Remaining int64 `json:"remaining"`
 }
 
-// rateLimit tells the caller where its key stands. It counts nothing.
-func rateLimit(o Options) func(http.ResponseWriter, *http.Request, billing.Key) {
-	return func(w http.ResponseWriter, r *http.Request, key billing.Key) {
-		d, err := o.Limits.Peek(r.Context(), key.ID, o.LimitsOf(key))
-		if err != nil {
-			writeReport(w, unavailable())
-			return
-		}
-		writeJSON(w, http.StatusOK, reportOf(key, d))
+// TransformSchema says that the optional limits may be null, which the library
+// cannot read from a pointer to a struct.
+func (rateLimitReport) TransformSchema(_ huma.Registry, schema *huma.Schema) *huma.Schema {
+	for _, name := range []string{"tokens", "concurrent"} {
+		p := schema.Properties[name]
+		schema.Properties[name] = &huma.Schema{Description: p.Description, OneOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}}
 	}
+	return schema
 }
 
 func reportOf(key billing.Key, d ratelimit.Decision) rateLimitReport {
 	out := rateLimitReport{
-		APIKey: key.Display, KeyID: key.ID,
+		APIKey: maskedKey(key), KeyID: key.ID,
 		Limit: d.Requests.Limit.Max, WindowSeconds: wholeSeconds(d.Requests.Limit.Window),
 		Remaining: max(0, d.Requests.Remaining), ResetSeconds: wholeSeconds(d.Requests.ResetIn), Storage: d.Storage,
 	}
 	out.CurrentCount = out.Limit - out.Remaining
-	if out.APIKey == "" {
-		out.APIKey = "***"
-	}
 	if t := d.Tokens; t.Limit.Max > 0 {
 		out.Tokens = &rateLimitTokens{
 			Limit: t.Limit.Max, WindowSeconds: wholeSeconds(t.Limit.Window),

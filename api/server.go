@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -12,15 +14,25 @@ import (
 
 // Options are what the routes answer from.
 type Options struct {
+	// Version is the program's.
+	Version string
 	// Components are asked by GET /health, in this order.
 	Components []Component
+	// Draining says whether the gateway is about to stop; nil = never.
+	Draining func() bool
 	// Authenticate says whose credential a request carries; nil = nobody's,
 	// and the routes that need one are not there.
 	Authenticate Authenticate
-	// Limits are the rate limits, LimitsOf those that apply to a key.
+	// Book is where usage and budgets are read.
+	Book *billing.Book
+	// Limits are the rate limits, LimitsOf those that apply to a key, Defaults
+	// those of a key that has none of its own.
 	Limits   Limits
 	LimitsOf func(billing.Key) ratelimit.Limits
-	Log      *zap.Logger
+	Defaults ratelimit.Limits
+	// Docs serves the document of the routes and the pages that show it.
+	Docs bool
+	Log  *zap.Logger
 }
 
 // Authenticate finds the key of a request from every occurrence of its
@@ -44,43 +56,35 @@ type Limits interface {
 // listener, which sends them here without consulting the gate.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
-	health := newHealth(o)
-	route(mux, http.MethodGet, "/health", health.ServeHTTP)
-	if o.Authenticate != nil {
-		route(mux, http.MethodGet, "/rate-limit", own(o, rateLimit(o)))
+	s := &server{o: o, health: newHealth(o), guard: newGuard(time.Now), contract: newContract(mux, publicDocument(o))}
+	s.routes()
+	if o.Docs {
+		s.document(mux)
+		documentation(mux)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
-	})
-	return mux
+	return strict(mux, methodsOf(s.contract.OpenAPI()), o.Log)
+}
+
+// Paths are all paths that the handler answers, sorted. Each is exact.
+func Paths() []string {
+	mux := http.NewServeMux()
+	s := &server{o: Options{Authenticate: func([]string) (billing.Key, *Denied) { return billing.Key{}, nil }}, contract: newContract(mux, publicDocument(Options{}))}
+	s.routes()
+	paths := append(docsPaths(), documentPath)
+	for path := range s.contract.OpenAPI().Paths {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
 }
 
 // route answers one method of a path, and 405 with Allow to the others.
 func route(mux *http.ServeMux, method, path string, handle http.HandlerFunc) {
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != method {
-			w.Header().Set("Allow", method)
-			writeError(w, http.StatusMethodNotAllowed, codeMethodNotAllowed, "This path only takes "+method+".")
+			methodNotAllowed(w, method)
 			return
 		}
 		handle(w, r)
 	})
-}
-
-// own lets a route answer the owner of a key, about that key only.
-func own(o Options, answer func(http.ResponseWriter, *http.Request, billing.Key)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		key, denied := o.Authenticate(r.Header.Values("Authorization"))
-		if denied == nil {
-			answer(w, r, key)
-			return
-		}
-		for _, h := range denied.Headers {
-			w.Header().Set(h[0], h[1])
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(denied.Status)
-		_, _ = w.Write(denied.Body) // the client may be gone
-	}
 }

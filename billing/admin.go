@@ -26,6 +26,39 @@ type NewKey struct {
 // LimitChange changes what is not nil; values are > 0.
 type LimitChange struct {
 	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
+	// Clear names limits of the key's own that end, so that the gateway's default
+	// applies again: "tariff", "daily", "monthly", "rpm", "tpm", "concurrent".
+	Clear []string
+}
+
+// columns are the changes by column. ErrInvalid for a value <= 0, a name that is
+// none, a limit that is both set and cleared, or no change at all.
+func (c *LimitChange) columns() (map[string]any, error) {
+	set := map[string]any{}
+	values := map[string]*int64{
+		"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly,
+		"rpm": c.RPM, "tpm": c.TPM, "concurrent": c.Concurrent,
+	}
+	for column, v := range values {
+		if v == nil {
+			continue
+		}
+		if *v <= 0 {
+			return nil, fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
+		}
+		set[column] = *v
+	}
+	for _, column := range c.Clear {
+		v, known := values[column]
+		if !known || v != nil {
+			return nil, fmt.Errorf("%w: a limit to clear is unknown, or set too", ErrInvalid)
+		}
+		set[column] = 0
+	}
+	if len(set) == 0 {
+		return nil, fmt.Errorf("%w: nothing to change", ErrInvalid)
+	}
+	return set, nil
 }
 
 // KeyUsage is a key with its figures, in tokens of the current UTC periods.
@@ -228,21 +261,9 @@ func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
 // SetLimits changes a key's own limits and returns the key before and after.
 // Errors: ErrUnknownKey; ErrInvalid for a value <= 0 or no change at all.
 func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
-	set := map[string]any{}
-	for column, v := range map[string]*int64{
-		"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly,
-		"rpm": c.RPM, "tpm": c.TPM, "concurrent": c.Concurrent,
-	} {
-		if v == nil {
-			continue
-		}
-		if *v <= 0 {
-			return old, now, fmt.Errorf("set limits: %w: a limit must be > 0", ErrInvalid)
-		}
-		set[column] = *v
-	}
-	if len(set) == 0 {
-		return old, now, fmt.Errorf("set limits: %w: nothing to change", ErrInvalid)
+	set, err := c.columns()
+	if err != nil {
+		return old, now, fmt.Errorf("set limits: %w", err)
 	}
 	old, now, err = a.change(ctx, ref, func(Key) map[string]any { return set })
 	if err != nil {

@@ -43,6 +43,8 @@ type Book struct {
 	closing   sync.Once
 	closeErr  error
 
+	near nearLimit
+
 	pingMu   sync.Mutex
 	lastPing *op
 

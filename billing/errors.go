@@ -27,6 +27,10 @@ var (
 	ErrInUse = errors.New("another gateway uses this data")
 	// ErrPepper: the keys were digested with a pepper that is absent or another one.
 	ErrPepper = errors.New("the keys need the pepper they were created with")
+	// ErrBackup: a file is no backup, is damaged, or was made by a newer program.
+	ErrBackup = errors.New("not a usable backup")
+	// ErrUnbalanced: the books of a backup do not balance.
+	ErrUnbalanced = errors.New("the books in the backup do not balance")
 	// ErrInvalid: an argument that can never be right (a limit of zero, a bad day).
 	ErrInvalid = errors.New("invalid")
 	// ErrClosed: the Book or Admin was closed.

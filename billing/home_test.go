@@ -109,6 +109,14 @@ func suite() []part {
 		{"CallersMayNameTheirHolds", testCallersMayNameTheirHolds},
 		{"OneFirstKeyIsMade", testOneFirstKeyIsMade},
 		{"FreedTokensAreFreeAtOnce", testFreedTokensAreFreeAtOnce},
+		{"RestoreKeepsTheOldBooksAside", testRestoreKeepsTheOldBooksAside},
+		{"RestoreRefusesWhileAGatewayWorks", testRestoreRefusesWhileAGatewayWorks},
+		{"BackupUnderLoadBalances", testBackupUnderLoadBalances},
+		{"ReportOfAKey", testReportOfAKey},
+		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
+		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
+		{"RotationOverlaps", testRotationOverlaps},
+		{"ClearedLimitsAreTheDefaults", testClearedLimitsAreTheDefaults},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -83,7 +82,7 @@ func firstBytes(path string) ([]byte, error) {
 // makes SQLite take no lock and create no file beside it; it then reads the
 // main file only, not a write-ahead log.
 func contents(path string, immutable bool) (tables int, format string, err error) {
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}).String() + "?mode=ro"
+	dsn := fileURL(path) + "?mode=ro"
 	if immutable {
 		dsn += "&immutable=1"
 	}

@@ -10,19 +10,29 @@ import (
 type DayUsage struct {
 	Day      string // "2006-01-02"; of a month "2006-01"
 	Tokens   int64
+	Held     int64 // in open holds
 	Requests int64
 }
 
-// KeyReport is what one key used.
+// KeyAccount is where a key stands in the current UTC day and month.
+type KeyAccount struct {
+	Today, Month             DayUsage
+	DayResetAt, MonthResetAt time.Time // when the next period begins
+	LastCharge               time.Time // of the newest charge; zero = never used
+}
+
+// KeyReport is what one key used over some days.
 type KeyReport struct {
-	From, To     string     // UTC days, inclusive
-	Days         []DayUsage // those with any use, newest first
-	Total        DayUsage   // their sum, without a Day
-	Today, Month DayUsage   // the current periods, whatever From and To are
-	LastCharge   time.Time  // of the newest charge; zero = never used
+	KeyAccount
+	From, To string     // UTC days, inclusive
+	Days     []DayUsage // those with any use, newest first
+	Total    DayUsage   // their sum, without a Day
 	// Provenance says how the tokens of From to To were found.
 	Provenance map[Provenance]UsagePart
 }
+
+// reportDays bounds a report: a year, leap years included.
+const reportDays = 366
 
 // Now is the time by the books' clock: what decides which day it is.
 func (b *Book) Now() time.Time { return b.opt.Now().UTC() }
@@ -38,8 +48,18 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 	return table, nil
 }
 
-// Report tells what one key used from one UTC day to another, inclusive.
-// Errors: ErrInvalid for a day that is none.
+// Account reads where a key stands from the database, so that it is true for
+// all gateways that share it.
+func (b *Book) Account(ctx context.Context, keyID string) (KeyAccount, error) {
+	a, _, err := b.account(ctx, keyID, "", "")
+	if err != nil {
+		return KeyAccount{}, fmt.Errorf("account: %w", err)
+	}
+	return a, nil
+}
+
+// Report tells what one key used from one UTC day to another, inclusive. At
+// most 366 days. Errors: ErrInvalid for days that are none, or too many.
 func (b *Book) Report(ctx context.Context, keyID, from, to string) (KeyReport, error) {
 	r, err := b.report(ctx, keyID, from, to)
 	if err != nil {
@@ -49,42 +69,75 @@ func (b *Book) Report(ctx context.Context, keyID, from, to string) (KeyReport, e
 }
 
 func (b *Book) report(ctx context.Context, keyID, from, to string) (KeyReport, error) {
+	if err := checkDays(from, to); err != nil {
+		return KeyReport{}, err
+	}
 	table, err := b.store.usage(ctx, keyID, UsageQuery{From: from, To: to})
 	if err != nil {
 		return KeyReport{}, err
 	}
-	p := periodOf(b.opt.Now())
-	r := KeyReport{From: from, To: to, Provenance: table.Total.Provenance, Today: DayUsage{Day: p.day}, Month: DayUsage{Day: p.month}}
-	var rows []struct {
-		Day            string
-		Used, Requests int64
+	r := KeyReport{From: from, To: to, Provenance: table.Total.Provenance}
+	if r.KeyAccount, r.Days, err = b.account(ctx, keyID, from, to); err != nil {
+		return KeyReport{}, err
 	}
-	err = b.store.read.WithContext(ctx).Raw(`SELECT day, used, requests FROM accounts
-		WHERE key_id = ? AND (used > 0 OR requests > 0) AND (day BETWEEN ? AND ? OR day LIKE ?) ORDER BY day DESC`,
+	for _, d := range r.Days {
+		r.Total.Tokens += d.Tokens
+		r.Total.Held += d.Held
+		r.Total.Requests += d.Requests
+	}
+	return r, nil
+}
+
+func checkDays(from, to string) error {
+	first, err := parseDay(from)
+	if err != nil {
+		return fmt.Errorf("%w: a day is written 2006-01-02", ErrInvalid)
+	}
+	last, err := parseDay(to)
+	if err != nil {
+		return fmt.Errorf("%w: a day is written 2006-01-02", ErrInvalid)
+	}
+	if days := last.Sub(first).Hours()/24 + 1; days < 1 || days > reportDays {
+		return fmt.Errorf("%w: a report is of 1 to %d days", ErrInvalid, reportDays)
+	}
+	return nil
+}
+
+// account reads the rows of a key's accounts: those of the current month, and
+// of the days asked for.
+func (b *Book) account(ctx context.Context, keyID, from, to string) (a KeyAccount, days []DayUsage, err error) {
+	p := periodOf(b.opt.Now())
+	a = KeyAccount{Today: DayUsage{Day: p.day}, Month: DayUsage{Day: p.month}, DayResetAt: p.dayEnd.UTC(), MonthResetAt: p.monthEnd.UTC()}
+	var rows []struct {
+		Day                  string
+		Used, Held, Requests int64
+	}
+	db := b.store.read.WithContext(ctx)
+	err = db.Raw(`SELECT day, used, held, requests FROM accounts
+		WHERE key_id = ? AND (used > 0 OR held > 0 OR requests > 0) AND (day BETWEEN ? AND ? OR day LIKE ?) ORDER BY day DESC`,
 		keyID, from, to, p.month+"-%").Scan(&rows).Error
 	if err != nil {
-		return KeyReport{}, err
+		return a, nil, err
 	}
-	for i := range rows {
-		row := &rows[i]
-		if row.Day >= from && row.Day <= to {
-			r.Days = append(r.Days, DayUsage{Day: row.Day, Tokens: row.Used, Requests: row.Requests})
-			r.Total.Tokens += row.Used
-			r.Total.Requests += row.Requests
+	for _, row := range rows {
+		day := DayUsage{Day: row.Day, Tokens: row.Used, Held: row.Held, Requests: row.Requests}
+		if row.Day >= from && row.Day <= to && (row.Used > 0 || row.Requests > 0) {
+			days = append(days, day)
 		}
 		if row.Day[:len(p.month)] == p.month {
-			r.Month.Tokens += row.Used
-			r.Month.Requests += row.Requests
+			a.Month.Tokens += row.Used
+			a.Month.Held += row.Held
+			a.Month.Requests += row.Requests
 		}
 		if row.Day == p.day {
-			r.Today.Tokens, r.Today.Requests = row.Used, row.Requests
+			a.Today = day
 		}
 	}
+	// A charge is of the day of its admission, and no request lasts a day: the
+	// newest is among those of the last two days that have any.
 	var last int64
-	err = b.store.read.WithContext(ctx).Raw("SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ?", keyID).Scan(&last).Error
-	if err != nil {
-		return KeyReport{}, err
-	}
-	r.LastCharge = instant(last)
-	return r, nil
+	err = db.Raw(`SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ? AND day >= COALESCE((SELECT min(day) FROM
+		(SELECT day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest), '')`, keyID, keyID).Scan(&last).Error
+	a.LastCharge = instant(last)
+	return a, days, err
 }

@@ -93,7 +93,9 @@ func (b *Book) Settle(ctx context.Context, holdID string, o Outcome) error {
 	h.move(e.total(), -h.tokens)
 	b.writer.q.push(h.ending, 0)
 	b.mu.Unlock()
-	return b.durable(ctx, h.ending)
+	err := b.durable(ctx, h.ending)
+	b.warnNear(h.keyID)
+	return err
 }
 
 // durable waits until o is committed or spilled.

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,10 +93,13 @@ func (s *store) open(ctx context.Context, busy time.Duration, fresh bool) (err e
 
 // dsn spells the pragmas so that they hold on every pooled connection.
 func dsn(path string, busy time.Duration, more string) string {
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
-	return u.String() + fmt.Sprintf("?_pragma=busy_timeout(%d)&_pragma=journal_mode(WAL)"+
+	return fileURL(path) + fmt.Sprintf("?_pragma=busy_timeout(%d)&_pragma=journal_mode(WAL)"+
 		"&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=journal_size_limit(67108864)"+
 		"&_time_format=sqlite", busy.Milliseconds()) + more
+}
+
+func fileURL(path string) string {
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}).String()
 }
 
 func connect(dsn string, conns int) (*gorm.DB, error) {
@@ -182,12 +184,8 @@ func migrateUp(ctx context.Context, steps *goose.Provider) error {
 
 // quickCheck lets SQLite look for damage.
 func (s *store) quickCheck() error {
-	var verdict []string
-	if err := s.read.Raw("PRAGMA quick_check(5)").Scan(&verdict).Error; err != nil {
+	if err := undamaged(s.read); err != nil {
 		return fmt.Errorf("check %s: %w", s.path, err)
-	}
-	if len(verdict) != 1 || verdict[0] != "ok" {
-		return fmt.Errorf("check %s: damaged: %s", s.path, strings.Join(verdict, "; "))
 	}
 	return nil
 }

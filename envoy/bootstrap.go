@@ -22,7 +22,10 @@ const (
 	sidecarCluster  = "llmgw"     // the sidecar's gRPC
 	apiCluster      = "llmgw_api" // the sidecar's HTTP
 	upstreamCluster = "llm"       // the model server
+	nobodyCluster   = "nobody"    // has no endpoint and never will
 	upstreamRoute   = "llm"
+	unknownPaths    = "unknown"
+	preflights      = "preflight"
 	// statPrefix is what the listener's statistics begin with:
 	// http.llm.downstream_rq_active and its kin.
 	statPrefix = "llm"
@@ -62,7 +65,7 @@ func Bootstrap(o Options) (*bootstrapv3.Bootstrap, error) {
 		ApplicationLogConfig: applicationLog(),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 			Listeners: []*listenerv3.Listener{listener},
-			Clusters:  []*clusterv3.Cluster{sidecarClusterOf(o.ExtProc), apiClusterOf(o.API), upstream},
+			Clusters:  []*clusterv3.Cluster{sidecarClusterOf(o.ExtProc), apiClusterOf(o.API), upstream, nobody()},
 		},
 	}, nil
 }

@@ -5,10 +5,14 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -38,6 +42,7 @@ func goldenOptions(t *testing.T, upstream string) Options {
 	if o.API, err = ParseEndpoints("unix:///run/llmgw/api.sock"); err != nil {
 		t.Fatal(err)
 	}
+	o.CORS = CORS{Origins: []string{AnyOrigin}, MaxAge: 10 * time.Minute}
 	if upstream == "" {
 		o.Upstream = Upstream{Host: "demo", BasePath: "/v1", SocketPath: "/run/llmgw/demo.sock"}
 		return o
@@ -46,6 +51,7 @@ func goldenOptions(t *testing.T, upstream string) Options {
 		t.Fatal(err)
 	}
 	if o.Upstream.TLS {
+		o.CORS = CORS{Origins: []string{"https://app.example.com", "http://localhost:3000"}, Credentials: true, MaxAge: time.Minute}
 		o.Upstream.CAFile = "testdata/ca.pem" // the system's file differs from system to system
 	}
 	return o
@@ -114,6 +120,13 @@ func TestGolden(t *testing.T) {
 		if diff := cmp.Diff(string(want), string(renders[0])); diff != "" {
 			t.Errorf("%s differs (-want +got), see -update:\n%s", file, diff)
 		}
+	}
+}
+
+func TestInfoPaths(t *testing.T) {
+	paths := InfoPaths()
+	if !slices.IsSorted(paths) || len(slices.Compact(slices.Clone(paths))) != len(paths) {
+		t.Errorf("not sorted, or one is there twice: %q", paths)
 	}
 }
 
@@ -203,11 +216,18 @@ func TestLockFollowsExtProc(t *testing.T) {
 func TestNoWayAroundTheLock(t *testing.T) {
 	everyBootstrap(t, func(t *testing.T, m proto.Message) {
 		gated, open := 0, 0
+		others := len(InfoPaths()) + 2 // preflights, and unknown paths
 		visit(t, m, func(m proto.Message) {
 			switch m := m.(type) {
+			case *clusterv3.Cluster:
+				if m.GetName() == nobodyCluster && len(m.GetLoadAssignment().GetEndpoints()) > 0 {
+					t.Error("there is somebody behind unknown paths")
+				}
 			case *routev3.VirtualHost:
-				if len(m.GetTypedPerFilterConfig()) > 0 {
-					t.Error("the virtual host changes filters for all routes")
+				for name, config := range m.GetTypedPerFilterConfig() {
+					if !config.MessageIs(&corsv3.CorsPolicy{}) || name != corsName {
+						t.Errorf("the virtual host changes %s for all routes", name)
+					}
 				}
 			case *routev3.Route:
 				action := m.GetRoute()
@@ -230,15 +250,15 @@ func TestNoWayAroundTheLock(t *testing.T) {
 					if isOpen {
 						t.Errorf("route %s goes to the model server ungated", m.GetName())
 					}
-				case action != nil && action.GetCluster() == apiCluster, m.GetDirectResponse() != nil:
+				case action != nil && (action.GetCluster() == apiCluster || action.GetCluster() == nobodyCluster):
 					open++
 				default:
 					t.Errorf("route %s leads somewhere else: %v", m.GetName(), m.GetAction())
 				}
 			}
 		})
-		if gated != 1 || open != len(apiPaths())+1 {
-			t.Errorf("%d routes to the model server and %d others, want 1 and %d", gated, open, len(apiPaths())+1)
+		if gated != 1 || open != others {
+			t.Errorf("%d routes to the model server and %d others, want 1 and %d", gated, open, others)
 		}
 	})
 }

@@ -80,6 +80,14 @@ func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 	return c, nil
 }
 
+// nobody is where unknown paths lead.
+func nobody() *clusterv3.Cluster {
+	c := cluster(nobodyCluster, time.Second)
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: nobodyCluster}
+	return c
+}
+
 func cluster(name string, connectTimeout time.Duration) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:           name,

@@ -25,9 +25,24 @@ func TestE2EOwnReplies(t *testing.T) {
 		g.sidecar.set(admit)
 		g.upstream.set(echo)
 		for _, client := range clients {
-			for _, path := range []string{"/", "/v1", "/V1/models", "/v2/models", "/health/", "/healthz", "/v1x/y", "/metrics", "/x/v1/models"} {
+			for _, path := range []string{"/v1", "/V1/models", "/v2/models", "/health/", "/healthz", "/docs/", "/docs/x.js", "/usage/x", "/v1x/y", "/metrics", "/x/v1/models"} {
 				for _, body := range bodies() {
 					wantError(t, g.do(client, path, body), 404, "not_found", "invalid_request_error")
+				}
+			}
+		}
+		if n, hits := g.sidecar.streams.Load(), len(g.upstream.requests()); n != 0 || hits != 0 {
+			t.Errorf("the sidecar was asked %d times, the model server %d times", n, hits)
+		}
+	})
+
+	t.Run("info paths", func(t *testing.T) {
+		g.sidecar.set(admit)
+		g.upstream.set(echo)
+		for protocol, client := range clients {
+			for _, path := range envoy.InfoPaths() {
+				if a := g.do(client, path, nil); a.status != 200 || a.body != "healthy GET "+path {
+					t.Errorf("%s %s: %d %q", protocol, path, a.status, a.body)
 				}
 			}
 		}
@@ -160,7 +175,8 @@ func TestE2EPathsHaveOneReading(t *testing.T) {
 		"/%76%31/models":              "/v1/models",
 		"/v1\\models":                 "/v1/models",
 		"/v1/%2e%2e/v1/models":        "/v1/models",
-		"/v1/..":                      "",
+		"/v1/..":                      "info",
+		"/v1/../nothing":              "",
 		"/v1/../metrics":              "",
 		"/v1%2fmodels":                "400",
 		"/v1/a%2Fb":                   "400",
@@ -179,6 +195,10 @@ func TestE2EPathsHaveOneReading(t *testing.T) {
 				continue
 			}
 			wantError(t, a, 400, "bad_request", "invalid_request_error")
+		case want == "info":
+			if a.status != 200 || a.body != "healthy GET /" || len(seen) != 0 {
+				t.Errorf("%s: %d %s, %d hits", path, a.status, a.body, len(seen))
+			}
 		case want == "":
 			if a.status != 404 || len(seen) != 0 {
 				t.Errorf("%s: %d, %d hits", path, a.status, len(seen))

@@ -23,7 +23,7 @@ const (
 // httpFilters is the chain in the order in which a request passes it. Nothing
 // may come between ext_proc and the lock.
 func httpFilters(o Options) []*hcmv3.HttpFilter {
-	var chain []*hcmv3.HttpFilter
+	chain := corsFilters(o.CORS)
 	if o.rewritesPath() {
 		chain = append(chain, filter("envoy.filters.http.set_filter_state", rememberPath()))
 	}

@@ -48,7 +48,7 @@ func connectionManager(o Options) *hcmv3.HttpConnectionManager {
 		RouteSpecifier:   &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(o)},
 		HttpFilters:      httpFilters(o),
 		AccessLog:        []*accesslogv3.AccessLog{accessLog(o)},
-		LocalReplyConfig: localReplies(),
+		LocalReplyConfig: localReplies(o.CORS),
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			IdleTimeout: seconds(3600),
 			// foo_bar and foo-bar are one header to many servers: nobody may

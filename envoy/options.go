@@ -46,6 +46,8 @@ type Options struct {
 	// MessageTimeout is how long the sidecar may take for one message before
 	// Envoy gives up on the request (503).
 	MessageTimeout time.Duration
+	// CORS says which web pages may use this gateway.
+	CORS CORS
 	// NodeID names this Envoy in its own logs and statistics.
 	NodeID string
 }
@@ -88,6 +90,9 @@ func (o Options) withDefaults() (Options, error) {
 		if err := checkSocketPath(o.AdminSocket); err != nil {
 			bad("admin socket: %w", err)
 		}
+	}
+	if err := o.CORS.Check(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := o.Upstream.check(); err != nil {
 		errs = append(errs, err)

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"slices"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -35,7 +37,7 @@ func localReplyTable() []localReply {
 		unavailable("response.code_details.startsWith('ext_proc_') || response.code_details.startsWith('rbac_') || " +
 			"response.code_details == 'spurious_message' || response.code_details.startsWith('mismatch_between_content_length')"),
 		{
-			when: "response.code == 404", message: "Invalid URL.",
+			when: "response.code == 404 || xds.cluster_name == '" + nobodyCluster + "'", status: 404, message: "Invalid URL.",
 			kind: invalidRequest, code: "not_found",
 		},
 		{
@@ -65,12 +67,37 @@ func localReplyTable() []localReply {
 	}
 }
 
+// ErrorCodes are all values of error.code in Envoy's own answers.
+func ErrorCodes() []string {
+	var codes []string
+	for _, r := range localReplyTable() {
+		if !slices.Contains(codes, r.code) {
+			codes = append(codes, r.code)
+		}
+	}
+	return codes
+}
+
 // localReplies turns the table into mappers. There must be no format outside
 // of the mappers: it would write over the sidecar's answers too.
-func localReplies() *hcmv3.LocalReplyConfig {
+//
+// What Envoy says when the sidecar fails at the answer, and to a request that it
+// does not even take, passes no filter: what a browser needs to show it to a
+// script is added here as well.
+func localReplies(c CORS) *hcmv3.LocalReplyConfig {
 	var mappers []*hcmv3.ResponseMapper
+	condition, headers := c.ofLocalReplies()
 	for _, r := range localReplyTable() {
-		mappers = append(mappers, r.mapper())
+		if len(headers) > 0 {
+			toPage := r
+			toPage.when = "(" + r.when + ") && " + condition
+			m := toPage.mapper()
+			m.HeadersToAdd = append(m.HeadersToAdd, headers...)
+			mappers = append(mappers, m)
+		}
+		if condition != "true" {
+			mappers = append(mappers, r.mapper())
+		}
 	}
 	return &hcmv3.LocalReplyConfig{Mappers: mappers}
 }

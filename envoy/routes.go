@@ -1,19 +1,45 @@
 package envoy
 
 import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// apiPaths are the paths that the sidecar's own HTTP answers. They pass
-// neither ext_proc nor the lock: what stands here must do its own checking.
-// This is the one place to add another.
-func apiPaths() []string { return []string{healthPath, "/rate-limit"} }
+// InfoPaths are the paths that the sidecar's own HTTP answers, sorted. They
+// pass neither ext_proc nor the lock: what stands here must do its own
+// checking. This is the one place to add another.
+func InfoPaths() []string {
+	return []string{
+		"/",
+		"/api/v1/key",
+		"/docs",
+		"/docs/favicon-32x32.png",
+		"/docs/init.js",
+		"/docs/page.css",
+		"/docs/swagger-ui-bundle.js",
+		"/docs/swagger-ui.css",
+		healthPath,
+		"/healthz/live",
+		"/healthz/ready",
+		"/limits",
+		"/openapi.json",
+		"/rate-limit",
+		"/redoc",
+		"/redoc/init.js",
+		"/redoc/page.css",
+		"/redoc/redoc.standalone.js",
+		"/tariff",
+		"/usage",
+		"/v1/limits",
+		"/v1/tariff",
+		"/v1/usage",
+	}
+}
 
 const healthPath = "/health"
 
@@ -35,7 +61,10 @@ func removedFromRequests() []string {
 // 404 for the rest. The first match decides; nothing clears that choice later.
 func routes(o Options) *routev3.RouteConfiguration {
 	var list []*routev3.Route
-	for _, path := range apiPaths() {
+	if len(o.CORS.Origins) > 0 {
+		list = append(list, preflightRoute())
+	}
+	for _, path := range InfoPaths() {
 		list = append(list, apiRoute(path, o.API))
 	}
 	list = append(list, modelRoute(o), unknownRoute())
@@ -48,6 +77,7 @@ func routes(o Options) *routev3.RouteConfiguration {
 			// to be admitted.
 			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(o.MaxRequestBytes)),
 			Routes:                 list,
+			TypedPerFilterConfig:   corsPolicy(o.CORS),
 		}},
 	}
 }
@@ -89,6 +119,9 @@ func modelRoute(o Options) *routev3.Route {
 		Match:                  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: clientPrefix}},
 		Action:                 &routev3.Route_Route{Route: action},
 		RequestHeadersToRemove: removedFromRequests(),
+		// What a model server thinks of web pages is none of their business: they
+		// have come to us. Nor where we let nobody in.
+		ResponseHeadersToRemove: corsHeaders(),
 		TypedPerFilterConfig: map[string]*anypb.Any{
 			extProcName: anyOf(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Overrides{
 				Overrides: &extprocv3.ExtProcOverrides{ProcessingMode: fullMode()},
@@ -97,13 +130,35 @@ func modelRoute(o Options) *routev3.Route {
 	}
 }
 
+// preflightRoute is taken by every preflight, whatever it is about. The CORS
+// filter answers it, so nothing goes where the route leads. Without it that
+// answer would pass ext_proc like the model server's: an absent sidecar would
+// swallow it.
+func preflightRoute() *routev3.Route {
+	present := func(name string) *routev3.HeaderMatcher {
+		return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+	}
+	r := unknownRoute()
+	r.Name = preflights
+	r.Match.Headers = []*routev3.HeaderMatcher{
+		{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "OPTIONS"},
+		}}},
+		present("origin"), present("access-control-request-method"),
+	}
+	return r
+}
+
+// unknownRoute leads to a cluster with nobody in it, and the table of local
+// replies makes a 404 of that. A direct answer would be plainer, but Envoy's
+// CORS filter does nothing on routes that have one: a browser would hide the
+// 404 from the script that mistyped a path.
 func unknownRoute() *routev3.Route {
 	return &routev3.Route{
-		Name:  "unknown",
+		Name:  unknownPaths,
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-			Status: 404,
-			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "not found"}}, // the local reply mapper writes over it
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: nobodyCluster},
 		}},
 		TypedPerFilterConfig: ungated(),
 	}

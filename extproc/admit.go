@@ -4,11 +4,9 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-	"go.uber.org/zap"
 
 	"github.com/MaksimVF/llm-gateway/billing"
 )
@@ -188,11 +186,4 @@ func (x *exchange) forwardHeaders() *extprocv3.HeaderMutation {
 		m.RemoveHeaders = slices.DeleteFunc(m.RemoveHeaders, func(name string) bool { return name == headerAuthorization })
 	}
 	return m
-}
-
-// logRefusal says who was refused and why: never a credential, never a body.
-func (s *Server) logRefusal(x *exchange, r *refusal) {
-	s.o.Log.Info("request refused",
-		zap.String("request_id", x.requestID), zap.Int("status", r.status), zap.String("code", r.code), zap.String("limit", r.limit),
-		zap.String("key_id", x.key.ID), zap.String("method", clip(x.headers.method)), zap.String("path", clip(strings.ToValidUTF8(x.headers.path, "?"))))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -50,9 +51,11 @@ type exchange struct {
 
 	charged    usage.Tokens // what the settlement was based on
 	provenance billing.Provenance
+
+	notes notes
 }
 
-func (s *Server) newExchange() *exchange { return &exchange{s: s} }
+func (s *Server) newExchange() *exchange { return &exchange{s: s, notes: notes{start: time.Now()}} }
 
 // step answers one message. An error ends the stream with a non-OK status,
 // which to Envoy is: closed.
@@ -85,6 +88,7 @@ func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.Processing
 	}
 	x.headers = readRequestHeaders(h.GetHeaders().GetHeaders())
 	x.requestID = x.headers.requestID
+	x.notes.asked = true
 	if r := x.identify(h.GetEndOfStream()); r != nil {
 		return x.refuse(r), nil
 	}
@@ -94,9 +98,14 @@ func (x *exchange) onRequestHeaders(ctx context.Context, m *extprocv3.Processing
 			return nil, errors.New("Envoy's processing modes cannot be metered: request BUFFERED and response STREAMED are needed on this route") //nolint:staticcheck // Envoy is a name
 		}
 		x.phase = phaseKnown
+		x.s.observer.began(x)
 		return requestHeadersReply(x.forwardHeaders(), nil), nil
 	}
-	if r := x.admitWithoutBody(ctx); r != nil {
+	x.s.observer.began(x)
+	began := time.Now()
+	r := x.admitWithoutBody(ctx)
+	x.notes.admission = time.Since(began)
+	if r != nil {
 		return x.refuse(r), nil
 	}
 	x.phase = phaseAdmitted
@@ -117,7 +126,9 @@ func (x *exchange) onRequestBody(ctx context.Context, b *extprocv3.HttpBody) (re
 	if !b.GetEndOfStream() {
 		return nil, fmt.Errorf("%w: request body in pieces", errOrder)
 	}
+	began := time.Now()
 	body, r := x.admit(ctx, b.GetBody())
+	x.notes.admission = time.Since(began)
 	if r != nil {
 		return x.refuse(r), nil
 	}
@@ -139,7 +150,9 @@ func (x *exchange) onResponseHeaders(ctx context.Context, m *extprocv3.Processin
 		return nil, fmt.Errorf("%w: response headers twice", errOrder)
 	}
 	answer := readResponseHeaders(h.GetHeaders().GetHeaders())
-	if local(m) {
+	details := codeDetails(m)
+	x.notes.answered(answer.status, details)
+	if details != "" && details != detailsViaUpstream { // Envoy's own answer
 		x.void()
 		x.phase = phaseDone
 		return responseHeadersReply(x.limitHeaders(), nil, false, nil), nil
@@ -152,6 +165,7 @@ func (x *exchange) onResponseHeaders(ctx context.Context, m *extprocv3.Processin
 	}
 	if x.hold.ID == "" {
 		x.phase = phaseDone
+		x.notes.ending = EndingServed // the rest of it is not seen
 		return responseHeadersReply(x.limitHeaders(), remove, true, nil), nil
 	}
 	x.meter = usage.NewMeter(usage.Options{
@@ -176,12 +190,15 @@ func (x *exchange) onResponseHeaders(ctx context.Context, m *extprocv3.Processin
 	return responseHeadersReply(x.limitHeaders(), remove, false, x.usageMetadata()), nil
 }
 
-// local tells Envoy's own answers (refused connection, timeout, 413) from the
-// upstream's by the response code details, which come with this message.
-func local(m *extprocv3.ProcessingRequest) bool {
+// codeDetails say whether an answer is the upstream's ("via_upstream") or
+// Envoy's own (refused connection, timeout, 413); they come with this message.
+func codeDetails(m *extprocv3.ProcessingRequest) string {
 	details := m.GetAttributes()["envoy.filters.http.ext_proc"].GetFields()["response.code_details"]
-	text, ok := details.GetKind().(*structpb.Value_StringValue)
-	return ok && text.StringValue != "" && text.StringValue != "via_upstream"
+	text, _ := details.GetKind().(*structpb.Value_StringValue)
+	if text == nil {
+		return ""
+	}
+	return text.StringValue
 }
 
 // withoutRetryAfter keeps an error answer's own retry advice: it is the
@@ -204,6 +221,9 @@ func (x *exchange) onResponseBody(ctx context.Context, b *extprocv3.HttpBody) (r
 			return nil, fmt.Errorf("%w: response body before its headers", errOrder)
 		}
 		return x.s.shared.passResponseBody, nil
+	}
+	if x.notes.firstByte == 0 && len(b.GetBody()) > 0 {
+		x.notes.firstByte = time.Since(x.notes.start)
 	}
 	step := x.meter.Write(b.GetBody(), b.GetEndOfStream())
 	if !step.Ending {
@@ -247,8 +267,8 @@ func (x *exchange) onResponseTrailers(ctx context.Context) (reply, error) {
 // refuse ends the exchange with an answer of our own.
 func (x *exchange) refuse(r *refusal) reply {
 	x.phase = phaseDone
-	x.s.logRefusal(x, r)
-	return refusalReply(r, facts{}.text("key_id", x.key.ID).text("model", x.request.model).metadata())
+	x.notes.ending, x.notes.refused = EndingRefused, r
+	return refusalReply(r, facts{}.text("key_id", x.key.ID).text("model", x.request.model).text("code", r.code).metadata())
 }
 
 func (x *exchange) admitMetadata() *structpb.Struct {

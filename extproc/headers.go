@@ -18,6 +18,8 @@ const (
 	headerRetryAfter      = "retry-after"
 	headerShouldRetry     = "x-should-retry"
 	headerStatus          = ":status"
+	headerTraceParent     = "traceparent"
+	headerTraceState      = "tracestate"
 
 	prefixOwn       = "x-llmgw-"
 	prefixRateLimit = "x-ratelimit-"
@@ -49,7 +51,9 @@ type requestHeaders struct {
 	method, path    string // path without the query
 	requestID       string
 	contentEncoding string
-	contentLength   string   // "" when the client sent none (chunked)
+	contentLength   string // "" when the client sent none (chunked)
+	traceParent     string // W3C Trace Context
+	traceState      string
 	authorization   []string // every occurrence: more than one is refused
 	strip           []string // names of credential headers that are present
 }
@@ -71,6 +75,10 @@ func readRequestHeaders(list []*corev3.HeaderValue) requestHeaders {
 			r.contentEncoding += strings.ToLower(strings.TrimSpace(value(h)))
 		case headerContentLength:
 			r.contentLength = value(h)
+		case headerTraceParent:
+			r.traceParent = value(h)
+		case headerTraceState:
+			r.traceState = value(h)
 		default:
 			if name == headerAuthorization {
 				r.authorization = append(r.authorization, value(h))

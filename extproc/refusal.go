@@ -24,6 +24,18 @@ type refusal struct {
 	headers [][2]string
 }
 
+// ErrorCodes are all values of error.code that the gate answers.
+func ErrorCodes() []string {
+	return []string{
+		"gateway_unavailable", "insufficient_quota", "invalid_api_key", "invalid_json", "invalid_type", "invalid_value",
+		codeMalformedCredential, "method_not_allowed", "missing_api_key", "missing_required_parameter", "model_not_allowed",
+		"not_found", "rate_limit_exceeded", "request_too_large", "unsupported_content_encoding",
+	}
+}
+
+// codeMalformedCredential is an authentication failure, though its status is 400.
+const codeMalformedCredential = "malformed_authorization"
+
 // Error types of OpenAI's API; SDKs map the status, people read these.
 const (
 	typeInvalidRequest    = "invalid_request_error"
@@ -90,7 +102,7 @@ func missingKey() *refusal {
 
 func malformedCredential() *refusal {
 	return &refusal{
-		status: 400, kind: typeInvalidRequest, code: "malformed_authorization",
+		status: 400, kind: typeInvalidRequest, code: codeMalformedCredential,
 		message: "Send exactly one API key, and nothing behind it, as: Authorization: Bearer YOUR_KEY.",
 	}
 }

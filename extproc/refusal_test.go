@@ -2,11 +2,17 @@ package extproc
 
 import (
 	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/MaksimVF/llm-gateway/billing"
 )
@@ -124,5 +130,30 @@ func TestExchange_strictestLimitAnswers(t *testing.T) {
 				t.Error("the window keeps a place that a budget refused")
 			}
 		})
+	}
+}
+
+// The list of codes is what the sources write.
+func TestErrorCodes_areAll(t *testing.T) {
+	written := map[string]bool{codeMalformedCredential: true}
+	code := regexp.MustCompile(`(?:badRequest\(|code: )"([a-z_]+)"`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range code.FindAllStringSubmatch(string(text), -1) {
+			written[found[1]] = true
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(written)), slices.Sorted(slices.Values(ErrorCodes()))); diff != "" {
+		t.Errorf("written (-), listed (+):\n%s", diff)
 	}
 }

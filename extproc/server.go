@@ -3,11 +3,14 @@ package extproc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime/debug"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -82,6 +85,15 @@ type Options struct {
 	UpstreamKey string
 
 	Log *zap.Logger
+	// Metrics is where the gate's metrics are registered; nil = nowhere.
+	Metrics prometheus.Registerer
+	// MetricModels are the models that have series of their own; all others
+	// are "other", since their names come from clients.
+	MetricModels []string
+	// Provider is the upstream's name in the GenAI conventions ("openai", ...).
+	Provider string
+	// Tracer makes a span of each exchange; nil = none.
+	Tracer trace.Tracer
 }
 
 // Server implements Envoy's external processing service.
@@ -91,10 +103,11 @@ type Server struct {
 	o         Options
 	endpoints map[string]Endpoint
 	shared    sharedReplies
+	observer  *observer
 }
 
 // New checks the options and returns a server that is ready to be registered.
-func New(o Options) (*Server, error) {
+func New(o Options) (_ *Server, err error) {
 	if o.Books == nil || o.Limits == nil || o.Log == nil {
 		return nil, errors.New("extproc: Books, Limits and Log must be set")
 	}
@@ -105,11 +118,17 @@ func New(o Options) (*Server, error) {
 		o.InvalidKeyStatus = 403
 	}
 	s := &Server{o: o, endpoints: make(map[string]Endpoint), shared: newSharedReplies()}
+	if s.observer, err = newObserver(o); err != nil {
+		return nil, err
+	}
 	for _, e := range Endpoints() {
 		s.endpoints[e.Path] = e
 	}
 	return s, nil
 }
+
+// ServiceName is the service's name in gRPC, under which its health is asked too.
+const ServiceName = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 // Register adds the service to a gRPC server made with ServerOptions.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
@@ -140,7 +159,8 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 	x := s.newExchange()
 	defer func() {
 		if p := recover(); p != nil {
-			s.o.Log.Error("panic in an exchange", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			s.o.Log.Error("panic in an exchange", zap.String("request_id", short(x.requestID)), zap.String("panic", fmt.Sprintf("%T", p)), zap.ByteString("stack", debug.Stack()))
+			x.notes.ending = EndingFailed
 			err = status.Error(codes.Internal, "internal error")
 		}
 		x.close(stream.Context())
@@ -152,7 +172,8 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 		}
 		answer, err := x.step(stream.Context(), message)
 		if err != nil {
-			s.o.Log.Error("exchange ended by the gateway", zap.String("request_id", x.requestID), zap.String("hold_id", x.hold.ID), zap.Error(err))
+			x.notes.ending = EndingFailed
+			s.o.Log.Error("exchange ended by the gateway", zap.String("request_id", short(x.requestID)), zap.String("hold_id", x.hold.ID), zap.Error(err))
 			return status.Error(codes.Internal, "exchange failed")
 		}
 		if err := stream.Send(answer); err != nil {

@@ -67,7 +67,10 @@ func (x *exchange) settle(ctx context.Context, report usage.Report, complete boo
 		x.resolved = true
 		outcome := x.outcome(report, complete)
 		x.note(outcome)
-		err := x.s.o.Books.Settle(ctx, x.hold.ID, outcome)
+		if x.notes.ending = EndingServed; !complete {
+			x.notes.ending = EndingAborted
+		}
+		err := x.charge(ctx, outcome)
 		x.leave(x.charged.Total)
 		return err
 	case report.Verdict == usage.Reported && report.Tokens.Total > x.charged.Total:
@@ -78,7 +81,18 @@ func (x *exchange) settle(ctx context.Context, report usage.Report, complete boo
 	return nil
 }
 
+// charge makes the charge durable, and notes how long that took.
+func (x *exchange) charge(ctx context.Context, o billing.Outcome) error {
+	began := time.Now()
+	err := x.s.o.Books.Settle(ctx, x.hold.ID, o)
+	if x.notes.settle = time.Since(began); err != nil {
+		x.notes.ending = EndingFailed // the client does not get the end
+	}
+	return err
+}
+
 func (x *exchange) note(o billing.Outcome) {
+	x.notes.note, x.notes.answer = o.Note, o.AnswerModel
 	x.charged = usage.Tokens{Prompt: o.Prompt, Completion: o.Completion, Total: o.Prompt + o.Completion, CachedPrompt: o.Cached, Reasoning: o.Reasoning}
 	x.provenance = o.Provenance
 	x.body, x.sample = nil, "" // nothing is counted any more
@@ -140,6 +154,7 @@ func (x *exchange) outputTokens(r usage.Report) int64 {
 // reason: a client or upstream that went away, an error, a panic. The stream's
 // own context is dead by now, so the books get one that outlives it.
 func (x *exchange) close(ctx context.Context) {
+	defer x.s.observer.ended(x) // last: the record is of everything
 	if x.meter != nil {
 		defer x.meter.Close()
 	}
@@ -154,10 +169,10 @@ func (x *exchange) close(ctx context.Context) {
 	} else {
 		outcome.Prompt = x.promptTokens()
 	}
-	x.charged.Total = outcome.Prompt + outcome.Completion
+	x.note(outcome)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	if err := x.s.o.Books.Settle(ctx, x.hold.ID, outcome); err != nil {
+	if err := x.charge(ctx, outcome); err != nil {
 		// The hold stays open and is settled when the books are next opened.
 		x.s.o.Log.Error("charge of an ended answer not written", zap.String("hold_id", x.hold.ID), zap.String("key_id", x.key.ID), zap.Error(err))
 	}

@@ -24,7 +24,7 @@ func (a *app) withBooks(cmd *cobra.Command, mayCreate bool, do func(context.Cont
 	if path := c.databasePath(); !mayCreate && path != "" && missing(c.Data) && missing(path) {
 		return fmt.Errorf("there are no books in %s: name the data directory with --data, or make a key first", c.Data)
 	}
-	log, err := newLogger(a.stderr, c.Log.Level)
+	log, err := a.logger(c)
 	if err != nil {
 		return err
 	}

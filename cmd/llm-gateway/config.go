@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/MaksimVF/llm-gateway/envoy"
 	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
@@ -23,6 +24,8 @@ type Config struct {
 	Redis     RedisConfig     `koanf:"redis"`
 	RateLimit RateLimitConfig `koanf:"ratelimit"`
 	Metrics   MetricsConfig   `koanf:"metrics"`
+	CORS      CORSConfig      `koanf:"cors"`
+	Docs      DocsConfig      `koanf:"docs"`
 }
 
 // LogConfig is about the log on stderr.
@@ -105,7 +108,20 @@ type RateLimitConfig struct {
 
 // MetricsConfig is about GET /metrics, which is never on the public listener.
 type MetricsConfig struct {
-	Listen string `koanf:"listen"` // address:port; empty: none
+	Listen string   `koanf:"listen"` // address:port; empty: none
+	Models []string `koanf:"models"` // that have series of their own; all others are "other"
+}
+
+// CORSConfig says which web pages' scripts may use the gateway.
+type CORSConfig struct {
+	Origins     []string      `koanf:"origins"`     // "*" alone is any; empty: none
+	Credentials bool          `koanf:"credentials"` // cookies and client certificates; never with "*"
+	MaxAge      time.Duration `koanf:"max_age"`     // how long browsers remember a preflight
+}
+
+// DocsConfig is about the documentation of the routes.
+type DocsConfig struct {
+	Enabled bool `koanf:"enabled"` // serve /openapi.json, /docs and /redoc
 }
 
 // Default is the configuration of a gateway that nobody has configured. The
@@ -125,5 +141,7 @@ func Default() Config {
 		Database:  DatabaseConfig{Lease: 10 * time.Second},
 		Redis:     RedisConfig{Port: 6379, Prefix: "llmgw"},
 		RateLimit: RateLimitConfig{OnError: ratelimit.OnErrorMemory, Replicas: 1},
+		CORS:      CORSConfig{Origins: []string{envoy.AnyOrigin}, MaxAge: 10 * time.Minute},
+		Docs:      DocsConfig{Enabled: true},
 	}
 }

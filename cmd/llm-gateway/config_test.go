@@ -119,6 +119,8 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		"REDIS_URL=rediss://u:p@h/3", "REDIS_USERNAME=u", "REDIS_TLS=1", "REDIS_CA_FILE=/redis.pem", "LLMGW_REDIS__PREFIX=team:a",
 		"LLMGW_RATELIMIT__ON_ERROR=closed", "LLMGW_RATELIMIT__REPLICAS=3", "LLMGW_LIMITS__TOKENS_PER_MINUTE=10", "LLMGW_LIMITS__CONCURRENT=11",
 		"LLMGW_DATABASE__LEASE=20s", "LLMGW_METRICS__LISTEN=127.0.0.1:9464",
+		"LLMGW_CORS__ORIGINS=HTTPS://App.example.com:443, http://localhost:3000", "LLMGW_CORS__CREDENTIALS=true", "LLMGW_CORS__MAX_AGE=5s",
+		"LLMGW_DOCS__ENABLED=no",
 		"LLMGW_TEST_REDIS=of our own tests", "LLMGW_PORT_12000_TCP_ADDR=of Kubernetes", "RATE_LIMIT=not ours",
 	}})
 	if err != nil {
@@ -139,9 +141,28 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		},
 		RateLimit: RateLimitConfig{OnError: "closed", Replicas: 3},
 		Metrics:   MetricsConfig{Listen: "127.0.0.1:9464"},
+		CORS:      CORSConfig{Origins: []string{"https://app.example.com", "http://localhost:3000"}, Credentials: true, MaxAge: 5 * time.Second},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestConfig_origins(t *testing.T) {
+	for yaml, want := range map[string][]string{
+		"":                                   {"*"},
+		"cors:\n  max_age: 1s\n":             {"*"},
+		"cors: {origins: }\n":                {"*"},
+		"cors: {origins: none}\n":            {},
+		"cors: {origins: []}\n":              {},
+		"cors: {origins: \"*\"}\n":           {"*"},
+		"cors: {origins: http://a}\n":        {"http://a"},
+		"cors: {origins: [http://a, b://c]}": {"http://a", "b://c"},
+	} {
+		got, err := loadConfig(sources{file: writeFile(t, "c.yaml", yaml), dir: t.TempDir()})
+		if diff := cmp.Diff(want, got.CORS.Origins); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got):\n%s", yaml, err, diff)
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		log, err := newLogger(app.stderr, c.Log.Level)
+		log, err := app.logger(c)
 		if err != nil {
 			return err
 		}

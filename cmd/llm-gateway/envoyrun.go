@@ -52,9 +52,10 @@ func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, err
 
 // supervise runs Envoy until ctx ends, and then drains it.
 func (r envoyRun) supervise(ctx context.Context, configPath string) error {
+	output := newScrubber(r.app.stderr, r.c.secrets())
 	return envoy.Supervise(ctx, envoy.RunOptions{
 		Binary: r.binary.Path, ConfigPath: configPath, RunDir: r.folder.path,
-		Stdout: r.app.stderr, Stderr: r.app.stderr, // stdout is for people
+		Stdout: output, Stderr: output, // stdout is for people
 		AdminSocket: r.folder.file(adminSocket), DrainTime: r.c.Envoy.Drain, Log: r.log,
 	})
 }
@@ -67,6 +68,7 @@ func (c Config) envoyOptions(upstream envoy.Upstream) envoy.Options {
 		Upstream:        upstream,
 		MaxRequestBytes: uint32(c.Request.MaxBytes), //nolint:gosec // bounded to 256 MiB by the configuration
 		UpstreamTimeout: c.Upstream.Timeout,
+		CORS:            c.cors(),
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -36,7 +38,11 @@ type gateway struct {
 	limiter     *ratelimit.Limiter
 	stopLimiter context.CancelFunc // nil before serve
 	limiterDone chan struct{}
-	metrics     *http.Server // nil when none is configured
+	metrics     *http.Server         // nil when none is configured
+	registry    *prometheus.Registry // nil when nobody can read it
+	tracing     *tracing             // nil when none is configured
+	upstream    func() extproc.UpstreamState
+	draining    atomic.Bool // it is about to stop
 
 	gateListener, infoListener, metricsListener net.Listener
 }
@@ -45,6 +51,7 @@ type gateway struct {
 type gatewayOptions struct {
 	GRPC, HTTP envoy.Endpoint
 	Components []api.Component // further parts that GET /health asks
+	Env        []string        // NAME=value, of which OpenTelemetry's are read
 }
 
 // newGateway opens everything and takes its sockets, but serves nothing yet:
@@ -65,7 +72,10 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if err := g.openLimiter(ctx, c, log); err != nil {
 		return nil, err
 	}
-	gate, err := extproc.New(extproc.Options{
+	if err := g.observe(ctx, c, o.Env, log); err != nil {
+		return nil, err
+	}
+	options := extproc.Options{
 		Books: g.book, Limits: g.limiter, Defaults: c.defaultLimits(),
 		InvalidKeyStatus:    c.Auth.InvalidKeyStatus,
 		MaxRequestBytes:     c.Request.MaxBytes,
@@ -73,13 +83,17 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		BudgetExact:         c.Request.BudgetExact,
 		UpstreamKey:         c.Upstream.APIKey.Reveal(),
 		Log:                 log,
-	})
+	}
+	g.observed(&options, c)
+	gate, err := extproc.New(options)
 	if err != nil {
 		return nil, err
 	}
 	g.gate = grpc.NewServer(extproc.ServerOptions(c.Request.MaxBytes)...)
 	gate.Register(g.gate)
+	g.upstream = gate.Upstream
 	g.health = health.NewServer()
+	g.health.SetServingStatus(extproc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(g.gate, g.health)
 	if g.gateListener, err = listen(ctx, o.GRPC); err != nil {
 		return nil, err
@@ -91,17 +105,22 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		return nil, fmt.Errorf("prepare the gate's health check: %w", err)
 	}
 	g.info = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: api.Handler(api.Options{
+		Version:      buildVersion(),
 		Components:   append(g.components(), o.Components...),
+		Draining:     g.draining.Load,
+		Book:         g.book,
+		Defaults:     c.defaultLimits(),
 		Authenticate: authenticator(gate),
 		Limits:       g.limiter,
 		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, c.defaultLimits()) },
+		Docs:         c.Docs.Enabled,
 		Log:          log,
 	})}
 	if c.Metrics.Listen != "" {
 		if g.metricsListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Metrics.Listen); err != nil {
 			return nil, fmt.Errorf("listen for metrics on %s: %w", c.Metrics.Listen, err)
 		}
-		g.metrics = &http.Server{Handler: metricsHandler(g.book, g.limiter), ReadHeaderTimeout: 5 * time.Second}
+		g.metrics = &http.Server{Handler: metricsHandler(g.registry), ReadHeaderTimeout: 5 * time.Second}
 	}
 	return g, nil
 }
@@ -115,6 +134,10 @@ func (g *gateway) components() []api.Component {
 		{Name: "gate", Check: g.gateHealthy},
 		{Name: "rate_limit", Check: g.limiterHealthy, Optional: true, Facts: func() map[string]string {
 			return map[string]string{"storage": g.limiter.Status().Storage}
+		}},
+		{Name: "redis", Check: g.limiterHealthy, Optional: true, Facts: g.redisFacts},
+		{Name: "llm", Check: g.upstreamHealthy, Optional: true, Facts: func() map[string]string {
+			return map[string]string{"seen": string(g.upstream())}
 		}},
 	}
 }
@@ -241,6 +264,7 @@ func (g *gateway) serve(ctx context.Context) error {
 // stop ends in an order that loses nothing: no new exchanges, running ones
 // finish (at most drain), their charges are written, then the books close.
 func (g *gateway) stop(ctx context.Context, drain time.Duration) error {
+	g.draining.Store(true)
 	g.health.Shutdown()
 	finished := make(chan struct{})
 	go func() {
@@ -273,6 +297,9 @@ func (g *gateway) close(ctx context.Context) error {
 	}
 	if g.metrics != nil {
 		errs = append(errs, g.metrics.Shutdown(ctx))
+	}
+	if g.tracing != nil {
+		errs = append(errs, g.tracing.close(ctx))
 	}
 	for _, l := range []net.Listener{g.gateListener, g.infoListener, g.metricsListener} {
 		if l != nil {

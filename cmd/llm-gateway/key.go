@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,20 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 )
-
-// createdView is the document of create-key, the only place that shows a secret.
-type createdView struct {
-	ID          string `json:"id"`
-	Key         string `json:"key"`
-	Name        string `json:"name"`
-	Description string `json:"description"`
-	limitsView
-	Models    []string `json:"models"`
-	ExpiresAt *instant `json:"expires_at"`
-	CreatedAt *instant `json:"created_at"`
-}
 
 func newCreateKeyCommand(a *app) *cobra.Command {
 	var n billing.NewKey
@@ -78,10 +66,7 @@ again. A running gateway accepts it within a second.`,
 }
 
 func (a *app) printCreated(c Config, k billing.Key, secret string) error {
-	created := createdView{
-		ID: k.ID, Key: secret, Name: k.Name, Description: k.Description, limitsView: viewLimits(k, c),
-		Models: modelsOf(k), ExpiresAt: instantOrNil(k.ExpiresAt), CreatedAt: instantOrNil(k.CreatedAt),
-	}
+	created := api.ViewCreated(k, secret, c.defaults())
 	if a.json {
 		return a.printJSON(created)
 	}
@@ -120,7 +105,7 @@ func newListKeysCommand(a *app) *cobra.Command {
 			}
 			switch {
 			case a.json && stats:
-				return a.printJSON(map[string]any{"keys": keys, "stats": viewStats(keys)})
+				return a.printJSON(map[string]any{"keys": keys, "stats": api.ViewStats(keys)})
 			case a.json:
 				return a.printJSON(map[string]any{"keys": keys})
 			case len(keys) == 0:
@@ -133,29 +118,22 @@ func newListKeysCommand(a *app) *cobra.Command {
 			if err := a.printf("\n"); err != nil {
 				return err
 			}
-			return a.printPairs(viewStats(keys).pairs())
+			return a.printPairs(statsPairs(api.ViewStats(keys)))
 		})
 	}
 	return cmd
 }
 
 // keyViews reads all keys, largest limit first, then oldest first.
-func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]keyView, error) {
+func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]api.KeyView, error) {
 	keys, err := books.Keys(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the keys: %w", err)
 	}
-	views := make([]keyView, 0, len(keys))
-	for _, k := range keys {
-		views = append(views, viewKey(k, c, a.now()))
-	}
-	slices.SortStableFunc(views, func(x, y keyView) int {
-		return cmp.Or(cmp.Compare(y.Limit, x.Limit), cmp.Compare(x.ID, y.ID))
-	})
-	return views, nil
+	return api.ViewKeys(keys, c.defaults(), a.now()), nil
 }
 
-func (a *app) printKeys(keys []keyView, c Config, verbose bool) error {
+func (a *app) printKeys(keys []api.KeyView, c Config, verbose bool) error {
 	g := grid{
 		columns: []string{"id", "key", "name", "state", "limit", "daily", "monthly", "used today", "used month"},
 		numeric: []string{"limit", "daily", "monthly", "used today", "used month", "held"},
@@ -194,14 +172,14 @@ func newShowKeyCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			at := slices.IndexFunc(all, func(v keyView) bool { return v.ID == k.ID })
+			at := slices.IndexFunc(all, func(v api.KeyView) bool { return v.ID == k.ID })
 			if at < 0 {
 				return keyError(billing.ErrUnknownKey)
 			}
 			if a.json {
 				return a.printJSON(all[at])
 			}
-			return a.printPairs(all[at].pairs(c))
+			return a.printPairs(keyPairs(all[at], c))
 		})
 	}
 	return cmd
@@ -250,13 +228,13 @@ func newSetLimitCommand(a *app) *cobra.Command {
 }
 
 func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.FlagSet) error {
-	old, now := viewLimits(before, c), viewLimits(after, c)
+	old, now := api.ViewLimits(before, c.defaults()), api.ViewLimits(after, c.defaults())
 	if a.json {
 		return a.printJSON(struct {
-			ID   string     `json:"id"`
-			Name string     `json:"name"`
-			Old  limitsView `json:"old"`
-			New  limitsView `json:"new"`
+			ID   string         `json:"id"`
+			Name string         `json:"name"`
+			Old  api.LimitsView `json:"old"`
+			New  api.LimitsView `json:"new"`
 		}{after.ID, after.Name, old, now})
 	}
 	facts := []pair{{"id", after.ID}}
@@ -314,10 +292,10 @@ is listed in ALLOWED_API_KEYS.`,
 			}
 			if a.json {
 				return a.printJSON(map[string]any{
-					"id": k.ID, "name": k.Name, "state": stateRevoked, "revoked_at": instantOrNil(k.RevokedAt),
+					"id": k.ID, "name": k.Name, "state": api.StateRevoked, "revoked_at": api.InstantOrNil(k.RevokedAt),
 				})
 			}
-			return a.printPairs([]pair{{"id", k.ID}, {"state", stateRevoked}})
+			return a.printPairs([]pair{{"id", k.ID}, {"state", api.StateRevoked}})
 		})
 	}
 	return cmd
@@ -326,7 +304,7 @@ is listed in ALLOWED_API_KEYS.`,
 // confirmed asks on stderr and reads one line of stdin; only "yes" is a yes.
 func (a *app) confirmed(k billing.Key, c Config) bool {
 	_, _ = fmt.Fprintf(a.stderr, "Revoke %s, %q, %s tokens per month? It cannot be undone. Type yes: ",
-		k.ID, k.Name, thousands(viewLimits(k, c).Limit))
+		k.ID, k.Name, thousands(api.ViewLimits(k, c.defaults()).Limit))
 	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
 	_, _ = fmt.Fprintln(a.stderr)
 	return strings.EqualFold(strings.TrimSpace(answer), "yes")

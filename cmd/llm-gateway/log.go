@@ -23,7 +23,32 @@ import (
 //	hold_id            id of a hold, and of its charge
 //	duration_ms        how long something took
 //	error              what went wrong
+//
+// The line "request" is written once for each request that the gate was asked
+// about, when it has ended:
+//
+//	key                 masked key
+//	method, path        of the request; the path without its query
+//	endpoint            name in OpenAI's API reference, "other" for unknown paths
+//	stream              whether a stream was asked for
+//	status              that the client got, 0 = it had left
+//	ending              served, refused, upstream_error, upstream_unreachable, upstream_timeout, aborted, failed
+//	code, limit         of a refusal: error code, and the limit that refused
+//	cached_tokens       part of prompt_tokens
+//	reasoning_tokens    part of completion_tokens
+//	held_tokens         what was held for it
+//	rate_limit_storage  that decided: redis or memory
+//	admission_ms        limits and hold
+//	first_byte_ms       until the answer began
+//	settle_ms           until the charge was durable
+//	answer_model, note  where the answer named another model, or was odd
 const logTime = "2006-01-02T15:04:05.000Z07:00"
+
+// logger is the log of a command, on stderr, without the secrets of its
+// configuration.
+func (a *app) logger(c Config) (*zap.Logger, error) {
+	return newLogger(newScrubber(a.stderr, c.secrets()), c.Log.Level)
+}
 
 // newLogger builds the log of the process on w, from a level of the
 // configuration: debug, info, warn or error. Nothing is sampled: a log that

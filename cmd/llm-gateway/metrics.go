@@ -11,8 +11,9 @@ import (
 	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
-// metricsHandler serves GET /metrics. It belongs on an internal listener.
-func metricsHandler(book *billing.Book, limiter *ratelimit.Limiter) http.Handler {
+// newRegistry holds the metrics of the process and of the rooms that keep
+// figures by themselves; the gate adds its own.
+func newRegistry(book *billing.Book, limiter *ratelimit.Limiter) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -20,6 +21,11 @@ func metricsHandler(book *billing.Book, limiter *ratelimit.Limiter) http.Handler
 		newLimiterMetrics(limiter.Status),
 		newBookMetrics(book.Stats),
 	)
+	return registry
+}
+
+// metricsHandler serves GET /metrics. It belongs on an internal listener.
+func metricsHandler(registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux

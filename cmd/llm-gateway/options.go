@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -56,6 +57,30 @@ func upstreamURL(text string) (any, string) {
 			"without user, query or fragment"
 	}
 	return text, ""
+}
+
+// origins reads cors.origins.
+func origins(text string) (any, string) {
+	list, err := envoy.ParseOrigins(text)
+	if err != nil {
+		return nil, `"*" for any web page, "none", or origins as browsers send them, separated by commas, ` +
+			"such as https://app.example.com or http://localhost:3000, without a path"
+	}
+	return list, ""
+}
+
+// cors is the configuration as Envoy wants it.
+func (c Config) cors() envoy.CORS {
+	return envoy.CORS{Origins: c.CORS.Origins, Credentials: c.CORS.Credentials, MaxAge: c.CORS.MaxAge}
+}
+
+// conflicts are settings that are fine alone and not together.
+func (c Config) conflicts() (problems mistakes) {
+	if err := c.cors().Check(); errors.Is(err, envoy.ErrAnyOriginWithCredentials) {
+		problems = append(problems, "cors.credentials (LLMGW_CORS__CREDENTIALS) needs a list of origins in cors.origins "+
+			"(LLMGW_CORS__ORIGINS): with any origin every web page could act for its visitors")
+	}
+	return problems
 }
 
 // envoyUpstream is the model server as Envoy's configuration wants it; without

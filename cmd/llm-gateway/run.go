@@ -90,7 +90,8 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	addGroup(root, groupGateway, newUpCommand(a), newServeCommand(a), newEnvoyCommand(a), newEnvoyConfigCommand(a), newCheckCommand(a), newHealthcheckCommand(a))
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
 		newSetLimitCommand(a), newRevokeKeyCommand(a))
-	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a))
+	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a),
+		newBackupCommand(a), newRestoreCommand(a))
 	return root
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/envoy"
 )
@@ -195,10 +196,10 @@ func TestPrintable_noEscapes(t *testing.T) {
 
 func TestStats_sumsDoNotGoRound(t *testing.T) {
 	const top = 1<<63 - 1
-	s := viewStats([]keyView{
-		{State: stateActive, limitsView: limitsView{Limit: top}},
-		{State: stateActive, limitsView: limitsView{Limit: 5}},
-		{State: stateRevoked, limitsView: limitsView{Limit: 1}},
+	s := api.ViewStats([]api.KeyView{
+		{State: api.StateActive, LimitsView: api.LimitsView{Limit: top}},
+		{State: api.StateActive, LimitsView: api.LimitsView{Limit: 5}},
+		{State: api.StateRevoked, LimitsView: api.LimitsView{Limit: 1}},
 	})
 	if s.TotalTokens != top || s.MinTokens != 5 || s.MaxTokens != top || s.TotalKeys != 3 || s.ActiveKeys != 2 {
 		t.Errorf("got %+v", s)

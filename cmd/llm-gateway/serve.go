@@ -64,14 +64,14 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	o := gatewayOptions{}
+	o := gatewayOptions{Env: s.app.env}
 	if o.GRPC, err = endpointOr(s.grpcAt, folder.socket("extproc.sock")); err != nil {
 		return usageError(err)
 	}
 	if o.HTTP, err = endpointOr(s.httpAt, folder.socket("api.sock")); err != nil {
 		return usageError(err)
 	}
-	log, err := newLogger(s.app.stderr, c.Log.Level)
+	log, err := s.app.logger(c)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,11 @@ func settings() []setting {
 		{path: "ratelimit.on_error", env: "LLMGW_RATELIMIT__ON_ERROR", read: oneOfWords(ratelimit.OnErrorMemory, ratelimit.OnErrorClosed)},
 		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", read: whole(1, 1000)},
 		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", read: optionalAddress},
+		{path: "metrics.models", env: "LLMGW_METRICS__MODELS", read: modelList},
+		{path: "cors.origins", env: "LLMGW_CORS__ORIGINS", read: origins},
+		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", read: boolean},
+		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", read: between(0, day)},
+		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", read: boolean},
 	}
 }
 
@@ -233,6 +238,22 @@ func keyList(text string) (any, string) {
 		keys = append(keys, Secret(key))
 	}
 	return keys, ""
+}
+
+// maxMetricModels bounds the series that models may have.
+const maxMetricModels = 100
+
+func modelList(text string) (any, string) {
+	models := []string{}
+	for model := range strings.SplitSeq(text, ",") {
+		if model = strings.TrimSpace(model); model != "" {
+			models = append(models, model)
+		}
+		if strings.ContainsFunc(model, isControl) || len(model) > 256 || len(models) > maxMetricModels {
+			return nil, "at most 100 names of models, separated by commas"
+		}
+	}
+	return models, ""
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -69,6 +69,9 @@ func loadConfig(src sources) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
+	if problems := c.conflicts(); len(problems) > 0 {
+		return Config{}, problems
+	}
 	return c, nil
 }
 
@@ -146,14 +149,17 @@ func fileSetting(key string, value any) (given, string) {
 		}
 		return given{text: text}, ""
 	}
-	if key != "auth.allowed_keys" {
+	if !slices.Contains([]string{"auth.allowed_keys", "cors.origins", "metrics.models"}, key) {
 		return given{}, fmt.Sprintf("%s: write one value, not a list", key)
+	}
+	if len(list) == 0 && key == "cors.origins" {
+		return given{text: "none"}, "" // nobody is a choice there, and not the default
 	}
 	words := make([]string, 0, len(list))
 	for _, item := range list {
 		word, ok := scalar(item)
 		if !ok {
-			return given{}, fmt.Sprintf("%s: write a list of keys", key)
+			return given{}, fmt.Sprintf("%s: write a list of texts", key)
 		}
 		words = append(words, word)
 	}

@@ -124,19 +124,3 @@ func shortDuration(d time.Duration) string {
 	}
 	return s
 }
-
-// instant is a time in a JSON document: RFC 3339 in UTC, null when there is none.
-type instant time.Time
-
-// MarshalText implements [encoding.TextMarshaler].
-func (t instant) MarshalText() ([]byte, error) { return []byte(t.String()), nil } //nolint:unparam // the interface has an error
-
-func (t instant) String() string { return time.Time(t).UTC().Format(time.RFC3339) }
-
-func instantOrNil(t time.Time) *instant {
-	if t.IsZero() {
-		return nil
-	}
-	at := instant(t)
-	return &at
-}

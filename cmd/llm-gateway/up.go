@@ -32,7 +32,7 @@ func newUpCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		log, err := newLogger(app.stderr, c.Log.Level)
+		log, err := app.logger(c)
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (u *upRun) serve(ctx context.Context, g *gateway, configPath string) error 
 }
 
 func (u *upRun) endpoints() (gatewayOptions, error) {
-	var o gatewayOptions
+	o := gatewayOptions{Env: u.app.env}
 	var err error
 	if o.GRPC, err = envoy.ParseEndpoint(u.folder.socket("extproc.sock")); err != nil {
 		return o, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 )
 
@@ -21,40 +22,6 @@ func usageColumns() []string { return []string{"day", "key", "model"} }
 // provenances are where a count can come from, in the order they are shown.
 func provenances() []billing.Provenance {
 	return []billing.Provenance{"reported", "estimated", "aborted", "recovered", "expired"}
-}
-
-// usageView is a row of the usage document; a column that was not asked for is
-// not in it.
-type usageView struct {
-	Day              *string                      `json:"day,omitempty"`
-	KeyID            *string                      `json:"key_id,omitempty"`
-	Model            *string                      `json:"model,omitempty"`
-	PromptTokens     int64                        `json:"prompt_tokens"`
-	CompletionTokens int64                        `json:"completion_tokens"`
-	TotalTokens      int64                        `json:"total_tokens"`
-	Requests         int64                        `json:"requests"`
-	Provenance       map[billing.Provenance]int64 `json:"provenance"` // requests by where their count comes from
-}
-
-func viewUsage(r billing.UsageRow, by []string) usageView {
-	v := usageView{
-		PromptTokens: r.PromptTokens, CompletionTokens: r.CompletionTokens, TotalTokens: r.TotalTokens,
-		Requests: r.Requests, Provenance: make(map[billing.Provenance]int64, len(r.Provenance)),
-	}
-	for from, part := range r.Provenance {
-		v.Provenance[from] = part.Requests
-	}
-	for _, column := range by {
-		switch column {
-		case "day":
-			v.Day = &r.Day
-		case "key":
-			v.KeyID = &r.KeyID
-		case "model":
-			v.Model = &r.Model
-		}
-	}
-	return v
 }
 
 func newUsageCommand(a *app) *cobra.Command {
@@ -128,14 +95,7 @@ func checkUsageQuery(q *billing.UsageQuery) error {
 }
 
 func (a *app) printUsageJSON(t billing.UsageTable, by []string) error {
-	doc := struct {
-		Rows  []usageView `json:"rows"`
-		Total usageView   `json:"total"`
-	}{Rows: make([]usageView, 0, len(t.Rows)), Total: viewUsage(t.Total, nil)}
-	for _, r := range t.Rows {
-		doc.Rows = append(doc.Rows, viewUsage(r, by))
-	}
-	return a.printJSON(doc)
+	return a.printJSON(api.ViewUsage(t, by))
 }
 
 func (a *app) printUsage(t billing.UsageTable, by []string) error {
@@ -232,9 +192,9 @@ func newStatsCommand(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(viewStats(keys))
+				return a.printJSON(api.ViewStats(keys))
 			}
-			return a.printPairs(viewStats(keys).pairs())
+			return a.printPairs(statsPairs(api.ViewStats(keys)))
 		})
 	}
 	return cmd
