@@ -12,6 +12,17 @@ import (
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
 
+// python returns the interpreter with the pinned packages of
+// testdata/requirements.txt.
+func python(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "requirements.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rig.Python(t, string(b))
+}
+
 // call is what the script says about one call of the SDK.
 type call struct {
 	Error  string `json:"error"` // class name, "" = none
@@ -30,7 +41,7 @@ type call struct {
 // TestOpenAIPython drives the gateway with the real SDK and compares what it
 // saw with the books.
 func TestOpenAIPython(t *testing.T) {
-	interpreter := rig.Python(t, filepath.Join("testdata", "requirements.txt"))
+	interpreter := python(t)
 	g := start(t, setup{demo: true})
 	spent, err := g.cli.CreateKey(plenty, "--daily", "5")
 	if err != nil {
