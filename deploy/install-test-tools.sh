@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: a C compiler for the race
 # detector, Python's venv for the SDK clients, Redis and PostgreSQL (the tests
-# start servers of their own; none of the system is started). Where it may not
+# start servers of their own; none of the system is started), and Chromium, which
+# reads the documentation pages and asks from other web pages. Where it may not
 # install, it says what is missing.
 set -euo pipefail
 
@@ -14,6 +15,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v redis-server >/dev/null || missing+=(redis-server)
 postgres=(/usr/lib/postgresql/*/bin/initdb) # Debian keeps it off PATH
 [ -x "${postgres[0]}" ] || command -v initdb >/dev/null || missing+=(postgresql)
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

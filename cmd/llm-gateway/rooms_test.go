@@ -48,6 +48,7 @@ func fences() map[string][]string {
 		"github.com/redis/":                      {"ratelimit"},
 		"github.com/envoyproxy/go-control-plane": envoyProtos,
 		"github.com/cncf/xds":                    envoyProtos,
+		"github.com/chromedp/":                   {"cmd/llm-gateway/e2e"},
 		"github.com/prometheus/":                 {"cmd/llm-gateway", "extproc"},
 		"go.opentelemetry.io/":                   {"cmd/llm-gateway", "extproc"},
 		"github.com/spf13/cobra":                 {"cmd/bench", "cmd/llm-gateway"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,7 +139,8 @@ func (b *browser) onlyFrom(url string) {
 	if own < 5 {
 		b.t.Errorf("only %d requests were seen: %q", own, b.requests)
 	}
-	for _, c := range b.complaints {
+	slices.Sort(b.complaints)
+	for _, c := range slices.Compact(b.complaints) {
 		b.t.Errorf("the console says: %s", c)
 	}
 }

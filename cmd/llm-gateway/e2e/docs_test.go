@@ -78,9 +78,11 @@ func TestDocs_redoc(t *testing.T) {
 	g := start(t, setup{demo: true})
 	b := openBrowser(t)
 	b.do("/redoc", chromedp.Navigate(g.url+"/redoc"))
-	b.until("all operations", fmt.Sprintf(`document.querySelectorAll('[data-section-id*="operation/"]').length === %d`, operations(t, g)))
+	b.until("all operations", fmt.Sprintf(`new Set(Array.from(document.querySelectorAll('[data-section-id*="operation/"]'), (e) => e.dataset.sectionId.split("operation/")[1])).size === %d`, operations(t, g)))
+	evaluate[bool](b, `(Array.from(document.querySelectorAll('[data-section-id^="operation/"]')).find((e) => e.innerText.includes("/v1/chat/completions")).scrollIntoView(), true)`)
+	b.until("the menu follows", `document.querySelector('[role="menuitem"].active') !== null || document.querySelector("li .active") !== null`)
 	b.picture("redoc")
-	b.do("a search", chromedp.SendKeys(chromedp.CSS(`input[type="text"]`), "limit"))
+	b.do("a search", chromedp.SendKeys(chromedp.CSS("input.search-input"), "limit"))
 	b.until("something is found", `document.querySelectorAll('[data-role="search:results"] li').length > 0`)
 	if evaluate[int](b, `document.querySelectorAll('img[src^="http"]').length`) != 0 {
 		t.Error("there is an image from elsewhere")
