@@ -120,8 +120,10 @@ func invalid(message string, errs []error) *errorReport {
 			continue
 		}
 		place := d.ErrorDetail().Location
-		if at := strings.IndexByte(place, '.'); at >= 0 {
-			place = place[at+1:] // "query.from" is "from" to its author
+		if name, ok := strings.CutPrefix(place, "query."); ok {
+			place, _, _ = strings.Cut(name, "[") // one item of a list is the parameter's fault
+		} else if at := strings.IndexByte(place, '.'); at >= 0 {
+			place = place[at+1:] // "body.name" is "name" to its author
 		}
 		if param == "" {
 			param = place

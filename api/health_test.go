@@ -62,3 +62,33 @@ func TestHandler_unknownPathAndMethod(t *testing.T) {
 		t.Errorf("wrong method: %d, Allow %q", w.Code, w.Header().Get("Allow"))
 	}
 }
+
+// Live is the process, ready is whether to send requests here: a gateway that
+// is about to stop is healthy and not ready, and says so before it stops.
+func TestProbes(t *testing.T) {
+	broken := errors.New("secret detail")
+	for _, c := range []struct {
+		name       string
+		draining   bool
+		components []Component
+		ready      int
+		status     string
+		health     int
+	}{
+		{"healthy", false, []Component{component("database", false, nil)}, 200, "ready", 200},
+		{"degraded", false, []Component{component("redis", true, broken)}, 200, "ready", 200},
+		{"unhealthy", false, []Component{component("database", false, broken)}, 503, "not_ready", 503},
+		{"about to stop", true, []Component{component("database", false, nil)}, 503, "not_ready", 200},
+	} {
+		h := Handler(Options{Log: zap.NewNop(), Components: c.components, Draining: func() bool { return c.draining }})
+		if w, body := ask(t, h, "GET", "/healthz/ready"); w.Code != c.ready || body["status"] != c.status || len(body) != 1 {
+			t.Errorf("%s: ready %d %v", c.name, w.Code, body)
+		}
+		if w, body := ask(t, h, "GET", "/healthz/live"); w.Code != 200 || body["status"] != "ok" || len(body) != 1 {
+			t.Errorf("%s: live %d %v", c.name, w.Code, body)
+		}
+		if w, _ := ask(t, h, "GET", "/health"); w.Code != c.health {
+			t.Errorf("%s: health %d", c.name, w.Code)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -42,7 +44,7 @@ func ErrorCodes() map[int][]string {
 
 func describeModels(d *huma.OpenAPI) {
 	choice := func(content string, s *huma.Schema) *huma.Schema {
-		return open("A choice.", map[string]*huma.Schema{"index": integer(0, 0), "finish_reason": nullable(text("")), content: s})
+		return open("A choice.", map[string]*huma.Schema{"index": integer(0, 0), "finish_reason": orNull(text("")), content: s})
 	}
 	d.AddOperation(metered(d, "chat-completions", "/v1/chat/completions", "Chat", chatRequest(), open("", map[string]*huma.Schema{
 		"id": text(""), "object": text(""), "created": integer(0, 0), "model": text(""),
@@ -70,7 +72,11 @@ func metered(d *huma.OpenAPI, id, path, summary string, request, response *huma.
 	op := modelOperation(d, http.MethodPost, id, path, summary)
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: request}}}
 	op.Responses["200"] = success("The model server's answer, as it came. With `stream`, events.", response)
-	op.Responses["200"].Content["text/event-stream"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	op.Responses["200"].Content["text/event-stream"] = &huma.MediaType{
+		// Of no type: to some readers a schema here is one event's, to others the whole text's.
+		Schema:  &huma.Schema{Description: "Server-sent events: chunks of the answer in `data`, then `[DONE]`."},
+		Example: "data: {\"object\":\"" + id + ".chunk\",\"choices\":[{\"index\":0}]}\n\ndata: [DONE]\n\n",
+	}
 	return op
 }
 
@@ -96,8 +102,16 @@ func modelOperation(d *huma.OpenAPI, method, id, path, summary string) *huma.Ope
 		503: "The gateway cannot check the request now.",
 		504: "The model server did not answer in time.",
 	}
+	for _, class := range []string{"4XX", "5XX"} {
+		op.Responses[class] = &huma.Response{Description: "Another error of the model server, as it came.", Content: map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{}}}}
+	}
 	for status, codes := range ErrorCodes() {
-		r := &huma.Response{Description: texts[status] + " `error.code`: " + strings.Join(codes, ", ") + ".", Content: map[string]*huma.MediaType{"application/json": {Schema: errorSchema(d)}}}
+		r := &huma.Response{
+			Description: texts[status] + " `error.code`: " + strings.Join(codes, ", ") + ". Or the model server's answer with this status.",
+			Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{AnyOf: []*huma.Schema{
+				errorSchema(d), open("The model server's own error, as it came.", nil),
+			}}}},
+		}
 		switch status {
 		case http.StatusUnauthorized, http.StatusForbidden:
 			r.Headers = map[string]*huma.Param{"WWW-Authenticate": textHeader("How to authenticate (RFC 6750).")}
@@ -129,44 +143,89 @@ func limitHeaders() map[string]*huma.Param {
 	return h
 }
 
+// The schemas below allow what the gate accepts and, of that, what model servers
+// accept: OpenAI refuses an empty text to embed, the gate would let it pass.
+
 func chatRequest() *huma.Schema {
-	message := open("A message.", map[string]*huma.Schema{"role": {Type: huma.TypeString, Enum: []any{"system", "developer", "user", "assistant"}}, "content": text("What is said.")}, "role", "content")
-	return request(map[string]*huma.Schema{"messages": list(message, 1), "max_completion_tokens": ceilingSchema(), "n": integer(1, 128)}, "model", "messages")
+	part := open("A part: text, or media such as `image_url`, `input_audio` and `file`.", map[string]*huma.Schema{
+		"type": orNull(text("")), "text": orNull(text("")),
+	})
+	message := open("A message.", map[string]*huma.Schema{
+		"role":    minimal(text("system, developer, user, assistant, tool or function.")),
+		"content": {Description: "What is said.", AnyOf: []*huma.Schema{text(""), list(part, 0), {Type: "null"}}},
+	}, "role")
+	s := request(map[string]*huma.Schema{"messages": list(message, 1), "max_completion_tokens": ceilingSchema()}, "model", "messages")
+	s.Properties["tools"] = &huma.Schema{Description: "Counts as prompt, as do `functions` and `response_format`."}
+	return s
 }
 
 func completionRequest() *huma.Schema {
-	return request(map[string]*huma.Schema{"prompt": text("What to continue."), "n": integer(1, 128)}, "model", "prompt")
+	s := request(map[string]*huma.Schema{
+		"prompt":  prompts("What to continue: a text, several, or their tokens.", text("")),
+		"best_of": choicesSchema(),
+		"suffix":  {Description: "Counts as prompt."},
+	}, "prompt")
+	orNull(s.Properties["model"]).Description += " May be missing where the server has one model."
+	return s
 }
 
 func embeddingRequest() *huma.Schema {
-	input := &huma.Schema{Description: "What to embed.", OneOf: []*huma.Schema{text(""), list(text(""), 1)}}
+	input := prompts("What to embed: a text, several, or their tokens.", minimal(text("")))
 	return open("", map[string]*huma.Schema{"model": modelSchema(), "input": input}, "model", "input")
+}
+
+// prompts are the four ways in which OpenAI takes texts.
+func prompts(description string, one *huma.Schema) *huma.Schema {
+	token := integer(0, math.MaxUint32)
+	return &huma.Schema{Description: description, AnyOf: []*huma.Schema{one, list(one, 1), list(token, 1), list(list(token, 1), 1)}}
 }
 
 // request is what chat and completion requests share.
 func request(more map[string]*huma.Schema, required ...string) *huma.Schema {
 	members := map[string]*huma.Schema{
-		"model": modelSchema(), "max_tokens": ceilingSchema(),
-		"stream": {Type: huma.TypeBoolean, Description: "Whether the answer comes in events."},
-		"stream_options": open("Usage is asked for in any case; the gateway takes it out where you did not ask.",
-			map[string]*huma.Schema{"include_usage": {Type: huma.TypeBoolean}}),
+		"model": modelSchema(), "max_tokens": ceilingSchema(), "n": choicesSchema(),
+		"stream": orNull(&huma.Schema{Type: huma.TypeBoolean, Description: "Whether the answer comes in events."}),
+		"stream_options": orNull(open("With `stream` only. Usage is asked for in any case; the gateway takes it out where you did not ask.",
+			map[string]*huma.Schema{"include_usage": orNull(&huma.Schema{Type: huma.TypeBoolean})})),
 	}
-	for name, s := range more {
-		members[name] = s
+	maps.Copy(members, more)
+	s := open("Further members of OpenAI's API pass to the model server. No member may come twice, or in another case.", members, required...)
+	type object = map[string]any
+	s.Extensions = object{
+		"if":   object{"required": []string{"stream_options"}, "properties": object{"stream_options": object{"type": "object"}}},
+		"then": object{"required": []string{"stream"}, "properties": object{"stream": object{"const": true}}},
 	}
-	return open("Further members of OpenAI's API pass to the model server. No member may come twice, or in another case.", members, required...)
+	return s
 }
 
 func modelSchema() *huma.Schema {
-	s := text("Name of the model.")
-	s.MinLength, s.MaxLength, s.Pattern = pointer(1), pointer(64), `^[A-Za-z0-9._:/-]+$`
+	s := minimal(text("Name of the model: at most 256 bytes, without control characters."))
+	s.MaxLength, s.Pattern = pointer(256), `^[^\x00-\x1f\x7f\ufffd]*$`
 	s.Examples = []any{"gpt-4o-mini"}
 	return s
 }
 
 func ceilingSchema() *huma.Schema {
-	s := integer(1, 10_000_000)
+	s := orNull(integer(1, 10_000_000))
 	s.Description = "Most tokens to produce per choice. They are held before the answer; without it the gateway's default is."
+	return s
+}
+
+func choicesSchema() *huma.Schema {
+	s := orNull(integer(1, 128))
+	s.Description = "Answers to each prompt; each may take the ceiling."
+	return s
+}
+
+// orNull is a schema of one type that takes null, which means "not there".
+func orNull(s *huma.Schema) *huma.Schema {
+	s.Nullable = true
+	return s
+}
+
+// minimal is a text that is not empty.
+func minimal(s *huma.Schema) *huma.Schema {
+	s.MinLength = pointer(1)
 	return s
 }
 
@@ -189,10 +248,6 @@ func list(of *huma.Schema, least int) *huma.Schema {
 
 func text(description string) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Description: description}
-}
-
-func nullable(s *huma.Schema) *huma.Schema {
-	return &huma.Schema{OneOf: []*huma.Schema{s, {Type: "null"}}}
 }
 
 // integer is a whole number; a bound of 0 above is none.

@@ -38,9 +38,13 @@ func sumOf(d billing.DayUsage) usageSum {
 	return s
 }
 
+// usageDay is a usageSum with its day. Its members are written out: the library
+// documents embedded types only where their names are exported.
 type usageDay struct {
-	Date string `json:"date" format:"date"`
-	usageSum
+	Date                string  `json:"date" format:"date"`
+	TokensUsed          int64   `json:"tokens_used" minimum:"0"`
+	RequestsCount       int64   `json:"requests_count" minimum:"0"`
+	AvgTokensPerRequest float64 `json:"avg_tokens_per_request" minimum:"0" doc:"Rounded to two decimals."`
 }
 
 type usagePeriod struct {
@@ -93,7 +97,8 @@ func billingUsageOf(key billing.Key, r billing.KeyReport) billingUsage {
 		DailyBreakdown: make([]usageDay, 0, len(r.Days)), Provenance: splitOf(r.Provenance),
 	}
 	for _, d := range r.Days {
-		u.DailyBreakdown = append(u.DailyBreakdown, usageDay{Date: d.Day, usageSum: sumOf(d)})
+		sum := sumOf(d)
+		u.DailyBreakdown = append(u.DailyBreakdown, usageDay{d.Day, sum.TokensUsed, sum.RequestsCount, sum.AvgTokensPerRequest})
 	}
 	return u
 }

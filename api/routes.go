@@ -74,9 +74,13 @@ func suffix(prefix string) string {
 	return "-v1"
 }
 
-// public is a route that anybody may ask.
+// public is a route that anybody may ask. It takes no parameters and is deaf to
+// them: load balancers add their own.
 func (s *server) public(id, path, summary string) huma.Operation {
-	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Tags: []string{tagGateway}}
+	return huma.Operation{
+		OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Tags: []string{tagGateway},
+		SkipValidateParams: true,
+	}
 }
 
 // unwell says that a route may answer its body with 503.
@@ -90,7 +94,7 @@ func (s *server) owned(id, path, summary string) huma.Operation {
 	op := huma.Operation{
 		OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Tags: []string{tagAccount},
 		Security:    []map[string][]string{{bearerScheme: {}}},
-		Middlewares: huma.Middlewares{s.authenticate, s.guarded},
+		Middlewares: huma.Middlewares{s.authenticate, s.guarded, oneReading},
 	}
 	refuses(&op, s.contract, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	return op

@@ -25,7 +25,8 @@ type usageQuestion struct {
 	From    string   `query:"from" format:"date" doc:"First UTC day. Without it 30 days are told, the last one included."`
 	To      string   `query:"to" format:"date" doc:"Last UTC day, today without it. At most 366 days are told."`
 	GroupBy []string `query:"group_by" enum:"day,model" uniqueItems:"true" nullable:"false" doc:"Adds one row for each day, model, or both."`
-	Format  string   `query:"format" enum:"json,csv" default:"json" doc:"csv gives the rows alone, by day unless group_by says otherwise."`
+	Format  string   `query:"format" enum:"json,csv" doc:"csv gives the rows alone, by day unless group_by says otherwise. Without it Accept decides, and JSON where that leaves it open."`
+	Accept  []string `header:"Accept" hidden:"true"` // OpenAPI has the content types of the answer for it
 }
 
 // usageOperation documents both forms of the answer.
@@ -42,6 +43,9 @@ func (s *server) getUsage(ctx context.Context, q *usageQuestion) (*huma.StreamRe
 	from, to, bad := q.period(s.o.Book.Now())
 	if bad != nil {
 		return nil, bad
+	}
+	if q.Format == "" && prefersCSV(q.Accept) {
+		q.Format = "csv"
 	}
 	if q.Format == "csv" && len(q.GroupBy) == 0 {
 		q.GroupBy = []string{"day"}
@@ -64,6 +68,7 @@ func (s *server) getUsage(ctx context.Context, q *usageQuestion) (*huma.StreamRe
 	report.Rows = rowsOf(table)
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		c.SetHeader("Content-Type", "application/json")
+		c.SetHeader("Vary", "Accept")
 		_ = compactJSON().Marshal(c.BodyWriter(), report) // the client may be gone
 	}}, nil
 }
@@ -116,6 +121,7 @@ func usageCSV(t billing.UsageTable, by []string, from, to string) *huma.StreamRe
 	sources := []billing.Provenance{billing.Reported, billing.Estimated, billing.Aborted, billing.Recovered, billing.Expired}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		c.SetHeader("Content-Type", "text/csv; charset=utf-8")
+		c.SetHeader("Vary", "Accept")
 		c.SetHeader("Content-Disposition", `attachment; filename="usage-`+from+"-"+to+`.csv"`)
 		w := csv.NewWriter(c.BodyWriter())
 		w.UseCRLF = true

@@ -1,6 +1,9 @@
 package demo
 
-import "net/http"
+import (
+	"cmp"
+	"net/http"
+)
 
 // chat serves POST chat/completions.
 func (m *model) chat(w http.ResponseWriter, r *http.Request) error {
@@ -18,6 +21,9 @@ func (m *model) chat(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := q.check(); err != nil {
 		return err
+	}
+	if q.Model == "" {
+		return badRequest("model", "you must provide a model parameter")
 	}
 	if err := checkCeiling("max_completion_tokens", q.MaxCompletionTokens); err != nil {
 		return err
@@ -67,7 +73,8 @@ func (m *model) complete(w http.ResponseWriter, r *http.Request) error {
 	if len(q.Prompt)*q.choices() > maxChoices {
 		return badRequest("n", "prompts times n must be at most %d", maxChoices)
 	}
-	c := completion{shape: textShape(), id: idOf("cmpl", body), model: q.Model, prompt: q.Prompt.tokens()}
+	// This server has one model, so here, as on others, it need not be named.
+	c := completion{shape: textShape(), id: idOf("cmpl", body), model: cmp.Or(q.Model, modelName), prompt: q.Prompt.tokens()}
 	for _, p := range q.Prompt {
 		a := limited(answerTo(p.text), ceiling(q.MaxTokens))
 		for range q.choices() {

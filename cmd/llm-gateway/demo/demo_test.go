@@ -255,6 +255,9 @@ func TestCompletions(t *testing.T) {
 	if !strings.Contains(w.Body.String(), want) || r.Object != "text_completion" || len(r.Choices) != 4 || r.Usage.Prompt != 3 || r.Usage.Completion != 4 {
 		t.Errorf("%s", w.Body)
 	}
+	if r := ok(t, post("/v1/completions", `{"prompt":"a"}`)); r.Model != modelName {
+		t.Errorf("a request that names no model was answered by %q", r.Model)
+	}
 	if r := ok(t, post("/v1/completions", `{"model":"m","prompt":[[1,2,3],[4]]}`)); r.Usage.Prompt != 4 || len(r.Choices) != 2 {
 		t.Errorf("%+v", r)
 	}
@@ -311,6 +314,11 @@ func TestBadRequests(t *testing.T) {
 		{text, `{"model":"m","prompt":null}`, "prompt"},
 		{text, `{"model":"m","prompt":{}}`, ""},
 		{text, `{"model":"m","n":100,"prompt":["a","b"]}`, "n"},
+		{text, `{"model":"m","prompt":[null]}`, ""},
+		{text, `{"model":"m","prompt":[1,null]}`, ""},
+		{text, `{"model":"m","prompt":[-1]}`, ""},
+		{text, `{"model":"m","prompt":[[]]}`, ""},
+		{chat, `{"model":"m","messages":[{"role":"user","content":[null]}]}`, "messages"},
 		{vec, `{"input":"x"}`, "model"},
 		{vec, `{"model":"e"}`, "input"},
 		{vec, `{"model":"e","input":""}`, "input"},

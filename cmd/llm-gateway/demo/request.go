@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -43,8 +45,6 @@ type options struct {
 
 func (o *options) check() error {
 	switch {
-	case o.Model == "":
-		return badRequest("model", "you must provide a model parameter")
 	case o.StreamOptions != nil && !o.Stream:
 		return badRequest("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
 	case o.N != nil && (*o.N < 1 || *o.N > maxChoices):
@@ -92,7 +92,7 @@ func (c *content) UnmarshalJSON(data []byte) error {
 		*c = content{""}
 		return json.Unmarshal(data, &(*c)[0])
 	case '[':
-		var parts []struct {
+		var parts []*struct {
 			Type string `json:"type"`
 			Text string `json:"text"`
 		}
@@ -100,6 +100,9 @@ func (c *content) UnmarshalJSON(data []byte) error {
 			return err
 		}
 		for _, p := range parts {
+			if p == nil {
+				return badRequest("messages", "a part of a content must be an object")
+			}
 			if p.Type == "text" {
 				*c = append(*c, p.Text)
 			}
@@ -121,20 +124,20 @@ type inputItem struct {
 // UnmarshalJSON reads a string, a list of strings, a list of numbers or a list of lists of numbers; null is absent.
 func (in *input) UnmarshalJSON(data []byte) error {
 	var one string
-	var texts []string
-	var ids []int64
-	var lists [][]int64
+	var texts []*string
+	var ids []tokenID
+	var lists [][]tokenID
 	switch {
 	case string(data) == "null":
 	case json.Unmarshal(data, &one) == nil:
 		*in = input{{one, countTokens(one)}}
-	case json.Unmarshal(data, &texts) == nil:
+	case json.Unmarshal(data, &texts) == nil && !slices.Contains(texts, nil):
 		for _, t := range texts {
-			*in = append(*in, inputItem{t, countTokens(t)})
+			*in = append(*in, inputItem{*t, countTokens(*t)})
 		}
 	case json.Unmarshal(data, &ids) == nil:
 		*in = input{tokenItem(ids)}
-	case json.Unmarshal(data, &lists) == nil:
+	case json.Unmarshal(data, &lists) == nil && !slices.ContainsFunc(lists, func(l []tokenID) bool { return len(l) == 0 }):
 		for _, l := range lists {
 			*in = append(*in, tokenItem(l))
 		}
@@ -144,7 +147,17 @@ func (in *input) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-func tokenItem(ids []int64) inputItem { return inputItem{fmt.Sprint(ids), int64(len(ids))} }
+// tokenID is a token given as its number.
+type tokenID uint32
+
+// UnmarshalJSON takes whole numbers only; the standard reader takes null for 0.
+func (id *tokenID) UnmarshalJSON(data []byte) error {
+	n, err := strconv.ParseUint(string(data), 10, 32)
+	*id = tokenID(n)
+	return err
+}
+
+func tokenItem(ids []tokenID) inputItem { return inputItem{fmt.Sprint(ids), int64(len(ids))} }
 
 func (in input) tokens() (sum int64) {
 	for _, item := range in {

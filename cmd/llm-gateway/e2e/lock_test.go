@@ -116,13 +116,26 @@ func knockAtOnce(g *gateway, url, key string) map[string]rig.Received {
 func TestDrainingFinishesWhatRuns(t *testing.T) {
 	g := startApart(t, setup{})
 	key := g.key().Key
-	chat := rig.Chat{Model: "draining", Stream: true, MaxTokens: 100, Script: rig.Script{ID: "draining", Prompt: 5, Completion: 40, Chunks: 40, ChunkDelayMS: 50}}
+	chat := rig.Chat{Model: "draining", Stream: true, MaxTokens: 100, Script: rig.Script{ID: "draining", Prompt: 5, Completion: 40, Chunks: 40, ChunkDelayMS: 150}}
 	got := make(chan rig.Received, 1)
 	go func() { got <- g.client(false).Do(g.context(), rig.Request{Key: key, Body: chat.Body()}) }()
 	<-whenHit(g, "draining")
-	if code, err := g.proc.Stop(30 * time.Second); err != nil || code != 0 {
-		t.Errorf("serve after SIGTERM: exit %d, %v", code, err)
+	probe := func(path string) int {
+		return g.client(false).Do(g.context(), rig.Request{Method: "GET", Path: path}).Status
 	}
+	if code := probe("/healthz/ready"); code != 200 {
+		t.Errorf("ready before the stop: %d", code)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		if code, err := g.proc.Stop(30 * time.Second); err != nil || code != 0 {
+			t.Errorf("serve after SIGTERM: exit %d, %v", code, err)
+		}
+	}()
+	// Load balancers hear of it while the answer runs.
+	g.eventually("not ready, and alive", func() bool { return probe("/healthz/ready") == 503 && probe("/healthz/live") == 200 })
+	<-stopped
 	if r := <-got; !r.Done || !r.Complete {
 		t.Errorf("the running answer was cut: %v after %d events", r.Err, len(r.Events))
 	}
