@@ -16,6 +16,8 @@ const (
 	codeInvalidValue     = "invalid_value"
 	codeInvalidJSON      = "invalid_json"
 	codeTooLarge         = "request_too_large"
+	codeContentType      = "unsupported_content_type"
+	codeExpired          = "expired"
 	codeUnavailable      = "gateway_unavailable"
 	codeRateLimited      = "rate_limit_exceeded"
 	codeInternal         = "internal_error"
@@ -85,6 +87,8 @@ var errorShape sync.Once
 // the client; an error that a handler did not expect is not.
 func useOwnErrors() {
 	errorShape.Do(func() {
+		huma.ValidateStrictCasing = true  // the document knows one spelling of a member
+		huma.DefaultArrayNullable = false // lists are never null here
 		huma.NewError = newError
 		huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
 			return newError(status, message, errs...)
@@ -99,7 +103,7 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	case http.StatusRequestEntityTooLarge:
 		return fail(status, codeTooLarge, "The request body is too large.")
 	case http.StatusUnsupportedMediaType:
-		return fail(status, "unsupported_content_type", "The request body must be JSON (Content-Type: application/json).")
+		return fail(status, codeContentType, "The request body must be JSON (Content-Type: application/json).")
 	case http.StatusRequestTimeout:
 		return fail(status, "request_timeout", "The request body did not come in time.")
 	}
@@ -128,12 +132,21 @@ func invalid(message string, errs []error) *errorReport {
 		if param == "" {
 			param = place
 		}
-		texts = append(texts, place+": "+d.ErrorDetail().Message)
+		texts = append(texts, place+": "+ownWords(d.ErrorDetail().Message))
 	}
 	if len(texts) == 0 {
 		return fail(http.StatusBadRequest, codeInvalidJSON, message)
 	}
 	return fail(http.StatusBadRequest, codeInvalidValue, strings.Join(texts, "; ")).about(param)
+}
+
+// ownWords keeps the names of our Go types, which the JSON reader tells, from
+// clients.
+func ownWords(message string) string {
+	if strings.HasPrefix(message, "json: ") || strings.HasPrefix(message, "parsing time") || strings.HasPrefix(message, "Time.UnmarshalJSON") {
+		return "a value is not of the type that the document says"
+	}
+	return message
 }
 
 // writeError answers outside of the described routes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,37 +24,39 @@ type NewKey struct {
 	Origin            string    // "" = "created"
 }
 
-// LimitChange changes what is not nil; values are > 0.
+// LimitChange changes what is not nil; values are > 0. Clear takes limits of the
+// key's own away, by the names of LimitNames: then the gateway's default applies,
+// or none where it has none.
 type LimitChange struct {
 	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
-	// Clear names limits of the key's own that end, so that the gateway's default
-	// applies again: "tariff", "daily", "monthly", "rpm", "tpm", "concurrent".
-	Clear []string
+	Clear                                        []string
 }
 
-// columns are the changes by column. ErrInvalid for a value <= 0, a name that is
-// none, a limit that is both set and cleared, or no change at all.
-func (c *LimitChange) columns() (map[string]any, error) {
+// LimitNames are the limits that a key can have of its own.
+func LimitNames() []string {
+	return []string{"tariff", "daily", "monthly", "rpm", "tpm", "concurrent"}
+}
+
+// columns are what changes, by the names of LimitNames. ErrInvalid.
+func (c LimitChange) columns() (map[string]any, error) {
 	set := map[string]any{}
-	values := map[string]*int64{
-		"tariff": c.Tariff, "daily": c.Daily, "monthly": c.Monthly,
-		"rpm": c.RPM, "tpm": c.TPM, "concurrent": c.Concurrent,
-	}
-	for column, v := range values {
+	for i, v := range []*int64{c.Tariff, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent} {
 		if v == nil {
 			continue
 		}
 		if *v <= 0 {
 			return nil, fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
 		}
-		set[column] = *v
+		set[LimitNames()[i]] = *v
 	}
-	for _, column := range c.Clear {
-		v, known := values[column]
-		if !known || v != nil {
-			return nil, fmt.Errorf("%w: a limit to clear is unknown, or set too", ErrInvalid)
+	for _, name := range c.Clear {
+		if !slices.Contains(LimitNames(), name) {
+			return nil, fmt.Errorf("%w: no limit has this name", ErrInvalid)
 		}
-		set[column] = 0
+		if _, both := set[name]; both {
+			return nil, fmt.Errorf("%w: set %s or clear it", ErrInvalid, name)
+		}
+		set[name] = int64(0) // "none of its own"
 	}
 	if len(set) == 0 {
 		return nil, fmt.Errorf("%w: nothing to change", ErrInvalid)
@@ -259,7 +262,8 @@ func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
 }
 
 // SetLimits changes a key's own limits and returns the key before and after.
-// Errors: ErrUnknownKey; ErrInvalid for a value <= 0 or no change at all.
+// Errors: ErrUnknownKey; ErrInvalid for a value <= 0, a limit that is none or is
+// both set and cleared, or no change at all.
 func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
 	set, err := c.columns()
 	if err != nil {

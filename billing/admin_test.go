@@ -101,14 +101,19 @@ func testOperatorsMistakesAreRefused(t *testing.T, at home) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	zero, minus := int64(0), int64(-1)
+	zero, minus, seven := int64(0), int64(-1), int64(7)
 	for name, call := range map[string]func() error{
 		"negative limit": func() error { _, _, err := a.CreateKey(ctx, NewKey{Limits: Limits{Tariff: -1}}); return err },
 		"past expiry":    func() error { _, _, err := a.CreateKey(ctx, NewKey{ExpiresAt: time.Unix(1, 0)}); return err },
 		"zero":           func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Tariff: &zero}); return err },
 		"minus one":      func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{RPM: &minus}); return err },
 		"no change":      func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{}); return err },
-		"bad day":        func() error { _, err := a.Usage(ctx, UsageQuery{From: "2026-1-1"}); return err },
+		"no such limit":  func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Clear: []string{"rev"}}); return err },
+		"set and clear": func() error {
+			_, _, err := a.SetLimits(ctx, k.ID, LimitChange{Daily: &seven, Clear: []string{"daily"}})
+			return err
+		},
+		"bad day": func() error { _, err := a.Usage(ctx, UsageQuery{From: "2026-1-1"}); return err },
 		"bad grouping": func() error {
 			_, err := a.Usage(ctx, UsageQuery{By: []string{"day", "1; DROP TABLE keys"}})
 			return err
@@ -228,5 +233,40 @@ func testAuditNamesWhatWasTamperedWith(t *testing.T, at home) {
 				t.Fatalf("problems are %q, want %q", r.Problems, c.problem)
 			}
 		})
+	}
+}
+
+// A limit of a key's own can be taken away again: then the gateway's applies.
+func testLimitsCanBeCleared(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
+	a := openAdmin(t, o)
+	own := NewKey{Limits: Limits{Tariff: 1, Daily: 2, Monthly: 3}, RPM: 4, TPM: 5, Concurrent: 6}
+	k, _, err := a.CreateKey(t.Context(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seven := int64(7)
+	old, now, err := a.SetLimits(t.Context(), k.ID, LimitChange{Daily: &seven, Clear: []string{"monthly", "tpm"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := k
+	if diff := cmp.Diff(want, old); diff != "" {
+		t.Error(diff)
+	}
+	want.Own.Daily, want.Own.Monthly, want.TPM = 7, 0, 0
+	if diff := cmp.Diff(want, now); diff != "" {
+		t.Error(diff)
+	}
+	if _, now, err = a.SetLimits(t.Context(), k.ID, LimitChange{Clear: LimitNames()}); err != nil {
+		t.Fatal(err)
+	}
+	want.Own, want.RPM, want.Concurrent = Limits{}, 0, 0
+	if diff := cmp.Diff(want, now); diff != "" {
+		t.Error(diff)
+	}
+	b := openBook(t, o)
+	if known, _ := b.Key(k.ID); b.Effective(known) != plenty {
+		t.Errorf("effective %+v", b.Effective(known))
 	}
 }

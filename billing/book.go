@@ -43,8 +43,6 @@ type Book struct {
 	closing   sync.Once
 	closeErr  error
 
-	near nearLimit
-
 	pingMu   sync.Mutex
 	lastPing *op
 

@@ -79,6 +79,8 @@ type part struct {
 func suite() []part {
 	return []part{
 		{"OperatorsChangesReachAnOpenBook", testOperatorsChangesReachAnOpenBook},
+		{"RotationHandsAKeyOver", testRotationHandsAKeyOver},
+		{"RotationWithoutOverlapHappensOnce", testRotationWithoutOverlapHappensOnce},
 		{"ImportNeverRevivesARevokedKey", testImportNeverRevivesARevokedKey},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},
@@ -115,8 +117,11 @@ func suite() []part {
 		{"ReportOfAKey", testReportOfAKey},
 		{"RefreshSeesChangesAtOnce", testRefreshSeesChangesAtOnce},
 		{"OneLineAtNinetyPercent", testOneLineAtNinetyPercent},
-		{"RotationOverlaps", testRotationOverlaps},
-		{"ClearedLimitsAreTheDefaults", testClearedLimitsAreTheDefaults},
+		{"ParallelChargesSayItOnce", testParallelChargesSayItOnce},
+		{"LimitsCanBeCleared", testLimitsCanBeCleared},
+		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
+		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
+		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
 	}
 }
 
@@ -131,6 +136,7 @@ func shared() []part {
 		{"ChangesOfKeysReachAllReplicas", testChangesOfKeysReachAllReplicas},
 		{"ReplicasAdmitExactlyTheBudget", testReplicasAdmitExactlyTheBudget},
 		{"ReplicasChurn", testReplicasChurn},
+		{"OneReplicaSaysABudgetIsNearlyUsed", testOneReplicaSaysABudgetIsNearlyUsed},
 		{"ADeadReplicasHoldsAreEnded", testADeadReplicasHoldsAreEnded},
 		{"TheLateSettleOfAReplicaTakenForDead", testTheLateSettleOfAReplicaTakenForDead},
 		{"OthersEndingAHoldGivesNothingTwice", testOthersEndingAHoldGivesNothingTwice},

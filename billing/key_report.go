@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"gorm.io/gorm"
 )
 
 // DayUsage is what one key used on one UTC day or in one UTC month.
@@ -41,7 +43,7 @@ func (b *Book) Now() time.Time { return b.opt.Now().UTC() }
 // be a public id, or "" for all keys. Errors: ErrInvalid for a day or a grouping
 // that is none.
 func (b *Book) Usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
-	table, err := b.store.usage(ctx, q.KeyRef, q)
+	table, err := usageOf(b.store.read.WithContext(ctx), q.KeyRef, q)
 	if err != nil {
 		return UsageTable{}, fmt.Errorf("usage: %w", err)
 	}
@@ -51,7 +53,11 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 // Account reads where a key stands from the database, so that it is true for
 // all gateways that share it.
 func (b *Book) Account(ctx context.Context, keyID string) (KeyAccount, error) {
-	a, _, err := b.account(ctx, keyID, "", "")
+	var a KeyAccount
+	err := b.store.view(ctx, func(tx *gorm.DB) (err error) {
+		a, _, err = b.account(tx, keyID, "", "")
+		return err
+	})
 	if err != nil {
 		return KeyAccount{}, fmt.Errorf("account: %w", err)
 	}
@@ -59,33 +65,36 @@ func (b *Book) Account(ctx context.Context, keyID string) (KeyAccount, error) {
 }
 
 // Report tells what one key used from one UTC day to another, inclusive. At
-// most 366 days. Errors: ErrInvalid for days that are none, or too many.
+// most 366 days. All its figures are of one instant. Errors: ErrInvalid for days
+// that are none, or too many.
 func (b *Book) Report(ctx context.Context, keyID, from, to string) (KeyReport, error) {
-	r, err := b.report(ctx, keyID, from, to)
+	r := KeyReport{From: from, To: to}
+	err := checkDays(from, to)
+	if err == nil {
+		err = b.store.view(ctx, func(tx *gorm.DB) error { return b.report(tx, keyID, &r) })
+	}
 	if err != nil {
 		return KeyReport{}, fmt.Errorf("report: %w", err)
 	}
 	return r, nil
 }
 
-func (b *Book) report(ctx context.Context, keyID, from, to string) (KeyReport, error) {
-	if err := checkDays(from, to); err != nil {
-		return KeyReport{}, err
-	}
-	table, err := b.store.usage(ctx, keyID, UsageQuery{From: from, To: to})
+// report fills in what a key used from r.From to r.To.
+func (b *Book) report(tx *gorm.DB, keyID string, r *KeyReport) error {
+	table, err := usageOf(tx, keyID, UsageQuery{From: r.From, To: r.To})
 	if err != nil {
-		return KeyReport{}, err
+		return err
 	}
-	r := KeyReport{From: from, To: to, Provenance: table.Total.Provenance}
-	if r.KeyAccount, r.Days, err = b.account(ctx, keyID, from, to); err != nil {
-		return KeyReport{}, err
+	r.Provenance = table.Total.Provenance
+	if r.KeyAccount, r.Days, err = b.account(tx, keyID, r.From, r.To); err != nil {
+		return err
 	}
 	for _, d := range r.Days {
 		r.Total.Tokens += d.Tokens
 		r.Total.Held += d.Held
 		r.Total.Requests += d.Requests
 	}
-	return r, nil
+	return nil
 }
 
 func checkDays(from, to string) error {
@@ -105,14 +114,13 @@ func checkDays(from, to string) error {
 
 // account reads the rows of a key's accounts: those of the current month, and
 // of the days asked for.
-func (b *Book) account(ctx context.Context, keyID, from, to string) (a KeyAccount, days []DayUsage, err error) {
+func (b *Book) account(db *gorm.DB, keyID, from, to string) (a KeyAccount, days []DayUsage, err error) {
 	p := periodOf(b.opt.Now())
 	a = KeyAccount{Today: DayUsage{Day: p.day}, Month: DayUsage{Day: p.month}, DayResetAt: p.dayEnd.UTC(), MonthResetAt: p.monthEnd.UTC()}
 	var rows []struct {
 		Day                  string
 		Used, Held, Requests int64
 	}
-	db := b.store.read.WithContext(ctx)
 	err = db.Raw(`SELECT day, used, held, requests FROM accounts
 		WHERE key_id = ? AND (used > 0 OR held > 0 OR requests > 0) AND (day BETWEEN ? AND ? OR day LIKE ?) ORDER BY day DESC`,
 		keyID, from, to, p.month+"-%").Scan(&rows).Error
@@ -134,10 +142,12 @@ func (b *Book) account(ctx context.Context, keyID, from, to string) (a KeyAccoun
 		}
 	}
 	// A charge is of the day of its admission, and no request lasts a day: the
-	// newest is among those of the last two days that have any.
+	// newest is among those of the last two days that have any, at the end of
+	// their entries in the index.
 	var last int64
-	err = db.Raw(`SELECT COALESCE(max(settled_at), 0) FROM charges WHERE key_id = ? AND day >= COALESCE((SELECT min(day) FROM
-		(SELECT day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest), '')`, keyID, keyID).Scan(&last).Error
+	err = db.Raw(`SELECT COALESCE(max(last), 0) FROM (SELECT
+			(SELECT max(settled_at) FROM charges WHERE charges.key_id = newest.key_id AND charges.day = newest.day) AS last
+		FROM (SELECT key_id, day FROM accounts WHERE key_id = ? AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest) AS lasts`, keyID).Scan(&last).Error
 	a.LastCharge = instant(last)
 	return a, days, err
 }

@@ -1,14 +1,12 @@
 package billing
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 )
 
 func report(t *testing.T, b *Book, keyID, from, to string) KeyReport {
@@ -118,38 +116,55 @@ func testRefreshSeesChangesAtOnce(t *testing.T, at home) {
 	}
 }
 
-// At 90 % of a budget one line is written, once a period.
-func testOneLineAtNinetyPercent(t *testing.T, at home) {
-	core, logs := observer.New(zap.WarnLevel)
-	c := newClock("2026-11-23T12:00:00Z")
+// Whatever ended a request is in the report, on the day of its admission.
+func testReportTellsHowEverythingEnded(t *testing.T, at home) {
+	c := newClock("2028-02-28T23:59:59.9Z")
 	o := at.options(t, c)
-	o.Log = zap.New(core)
-	b, k := setup(t, o, Limits{Daily: 1000, Monthly: 1 << 40, Tariff: 2500})
-	spend := func(n int64) {
-		t.Helper()
-		settle(t, b, reserve(t, b, ask(k.ID, n)).ID, n, 0)
-	}
-	expect := func(want ...string) {
-		t.Helper()
-		var got []string
-		for _, e := range logs.TakeAll() {
-			f := e.ContextMap()
-			got = append(got, fmt.Sprintf("%s %s %v/%v", e.Message, f["budget"], f["used_tokens"], f["limit_tokens"]))
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
+	b, k := setup(t, o, Limits{})
+	for n, p := range map[int64]Provenance{1: Reported, 10: Estimated, 100: Aborted} {
+		if err := b.Settle(t.Context(), reserve(t, b, ask(k.ID, 1000)).ID, Outcome{Prompt: n, Completion: n, Provenance: p}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	spend(899)
-	expect()
-	spend(1)
-	expect("budget nearly used daily 900/1000")
-	spend(50)
-	expect()
-	c.Add(24 * time.Hour)
-	spend(1000)
-	expect("budget used up daily 1000/1000")
-	c.Add(24 * time.Hour)
-	spend(350)
-	expect("budget nearly used tariff 2300/2500")
+	seen := reserve(t, b, ask(k.ID, 1000))
+	b.Checkpoint(seen.ID, Progress{PromptTokens: 500, CompletionTokens: 501})
+	reserve(t, b, ask(k.ID, 1000)) // no trace of an answer
+	flush(t, b)
+	o = at.crash(t, b, o)
+	c.Add(time.Second) // the leap day
+	b = openBook(t, o)
+	r := report(t, b, k.ID, "2028-02-28", "2028-02-29")
+	want := map[Provenance]UsagePart{
+		Reported: {2, 1}, Estimated: {20, 1}, Aborted: {200, 1}, Recovered: {1001, 1}, Expired: {0, 1},
+	}
+	if diff := cmp.Diff(want, r.Provenance); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]DayUsage{{Day: "2028-02-28", Tokens: 1223, Requests: 5}}, r.Days); diff != "" {
+		t.Error(diff)
+	}
+	if !r.LastCharge.Equal(c.Now()) || r.Today != (DayUsage{Day: "2028-02-29"}) || r.Month.Tokens != 1223 {
+		t.Errorf("%+v", r.KeyAccount)
+	}
+	shut(t, b)
+	mustBalance(t, o)
+}
+
+// Questions end with who asked them, and do not wait for who writes.
+func testReportsEndWithTheirContext(t *testing.T, at home) {
+	b, k := setup(t, at.options(t, newClock(testNow)), Limits{})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Report(gone, k.ID, "2026-11-01", "2026-11-23"); !errors.Is(err, context.Canceled) {
+		t.Errorf("report: %v", err)
+	}
+	if _, err := b.Account(gone, k.ID); !errors.Is(err, context.Canceled) {
+		t.Errorf("account: %v", err)
+	}
+	if _, err := b.Usage(gone, UsageQuery{KeyRef: k.ID}); !errors.Is(err, context.Canceled) {
+		t.Errorf("usage: %v", err)
+	}
+	if err := b.Refresh(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("refresh: %v", err)
+	}
 }

@@ -132,6 +132,7 @@ func (e *pgBooks) tryWrite(ctx context.Context, b *pgBatch) (posted int64, unsur
 		return 0, unsure, fmt.Errorf("commit: %w", err)
 	}
 	e.copies.committed(seen.accounts, moved)
+	e.nearing(moved)
 	return posted, false, nil
 }
 

@@ -67,6 +67,7 @@ func (e *pgBooks) reconcile(ops []*op) (err error) {
 		return fmt.Errorf("reconcile: %w", err)
 	}
 	e.copies.committed(nil, moved)
+	e.nearing(moved)
 	return nil
 }
 

@@ -55,19 +55,20 @@ const pgWrite = `WITH opened AS (
 		GROUP BY key_id, day),
 	moved AS (
 		UPDATE accounts a SET used = a.used + m.used, held = a.held + m.held, requests = a.requests + m.requests
-		FROM moves m WHERE a.key_id = m.key_id AND a.day = m.day RETURNING a.key_id, a.day, m.used, m.held)
-	SELECT '', '', (SELECT count(*) FROM posted), (SELECT count(*) FROM moves) UNION ALL SELECT key_id, day, used, held FROM moved`
+		FROM moves m WHERE a.key_id = m.key_id AND a.day = m.day RETURNING a.key_id, a.day, m.used, m.held, a.used AS after)
+	SELECT '', '', (SELECT count(*) FROM posted), (SELECT count(*) FROM moves), 0 UNION ALL SELECT key_id, day, used, held, after FROM moved`
 
 // movement is by how much a commit changed an account.
 type movement struct {
 	keyID, day string
 	used, held int64
+	after      int64 // what is used of the day now
 }
 
 func scanMoved(answers pgx.BatchResults) (posted int64, moved []movement, err error) {
 	var m movement
 	var moves int64
-	err = scanAll(answers, []any{&m.keyID, &m.day, &m.used, &m.held}, func() {
+	err = scanAll(answers, []any{&m.keyID, &m.day, &m.used, &m.held, &m.after}, func() {
 		if m.keyID == "" {
 			posted, moves = m.used, m.held
 			return

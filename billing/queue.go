@@ -43,8 +43,9 @@ type op struct {
 	committed atomic.Bool
 	done      chan struct{}
 	err       error
-	refused   error  // why a reserve was committed as nothing: a budget, a key that ended meanwhile
-	posted    *entry // what a correction appended, nil for nothing
+	refused   error    // why a reserve was committed as nothing: a budget, a key that ended meanwhile
+	posted    *entry   // what a correction appended, nil for nothing
+	near      []budget // what a settle used nearly up, where memory decides; said once it is committed
 }
 
 func newOp(kind opKind, h *openHold, e *entry) *op {

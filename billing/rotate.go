@@ -8,61 +8,73 @@ import (
 	"gorm.io/gorm"
 )
 
-// Rotate makes a successor of a key, with its name, limits, models and expiry,
-// and ends the key itself after the overlap, 0 = at once. A key that would have
-// ended sooner still does. The successor has budgets of its own from the start:
-// what the old key used stays with it. Errors: ErrUnknownKey; ErrRevokedKey and
-// ErrExpiredKey for a key that cannot be used any more; ErrInvalid for a negative
-// overlap.
-func (a *Admin) Rotate(ctx context.Context, ref string, overlap time.Duration) (old, now Key, secret string, err error) {
-	if old, now, secret, err = a.rotate(ctx, ref, overlap); err != nil {
-		return Key{}, Key{}, "", fmt.Errorf("rotate key: %w", err)
-	}
-	return old, now, secret, nil
+// Rotation is a key in the place of another.
+type Rotation struct {
+	Old    Key    // with the end of its life
+	New    Key    // the same but for id, secret and figures
+	Secret string // of the new key; it is stored nowhere and cannot be shown again
 }
 
-func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration) (old, now Key, secret string, err error) {
+// Rotate makes a key with the texts, limits, models and expiry of another, and
+// lets the old one end after the overlap, or at its own expiry when that is
+// earlier: a rotation makes no life longer. Both happen, or none. The new key
+// has its own id and its own figures, from zero. Errors: ErrUnknownKey;
+// ErrRevokedKey and ErrExpiredKey for a key that has nothing to hand over;
+// ErrInvalid for an overlap < 0.
+func (a *Admin) Rotate(ctx context.Context, ref string, overlap time.Duration) (Rotation, error) {
+	var r Rotation
+	err := a.rotate(ctx, ref, overlap, &r)
+	if err != nil {
+		return Rotation{}, fmt.Errorf("rotate key: %w", err)
+	}
+	return r, nil
+}
+
+func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration, r *Rotation) (err error) {
 	if overlap < 0 {
-		return old, now, "", fmt.Errorf("%w: the overlap is negative", ErrInvalid)
+		return fmt.Errorf("%w: an overlap is not negative", ErrInvalid)
 	}
-	if secret, err = NewSecret(); err != nil {
-		return old, now, "", err
+	if r.Secret, err = NewSecret(); err != nil {
+		return err
 	}
-	at := a.opt.Now()
-	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
-		if err := lockKeys(tx); err != nil {
-			return err
-		}
+	return a.store.inTx(ctx, func(tx *gorm.DB) error {
+		// The row first, then the revision, as every change of a key does: in
+		// another order two of them could wait for each other.
 		row, err := a.row(a.store.locking(tx), ref)
 		if err != nil {
 			return err
 		}
-		if old, err = row.key(); err != nil {
+		if r.Old, err = row.key(); err != nil {
 			return err
 		}
-		if err := old.usable(at); err != nil {
+		now := a.opt.Now()
+		if err := r.Old.usable(now); err != nil {
 			return err
 		}
-		now, err = newKey(NewKey{
-			Name: old.Name, Description: old.Description, Limits: old.Own, RPM: old.RPM, TPM: old.TPM, Concurrent: old.Concurrent,
-			ExpiresAt: old.ExpiresAt, Models: old.Models,
-		}, secret, at)
-		if err != nil {
+		if r.New, err = newKey(r.Old.successor(), r.Secret, now); err != nil {
 			return err
 		}
-		if err := addKey(tx, now, a.digests, secret); err != nil {
+		if err := addKey(tx, r.New, a.digests, r.Secret); err != nil {
 			return err
 		}
-		end := at.Add(overlap)
-		if !old.ExpiresAt.IsZero() && old.ExpiresAt.Before(end) {
+		end := instant(micros(now.Add(overlap)))
+		if !r.Old.ExpiresAt.IsZero() && !end.Before(r.Old.ExpiresAt) {
 			return nil
 		}
+		r.Old.ExpiresAt = end
 		rev, err := nextRev(tx)
 		if err != nil {
 			return err
 		}
-		old.ExpiresAt = instant(micros(end))
-		return tx.Model(&keyRow{}).Where("id = ?", old.ID).Updates(map[string]any{"expires_at": micros(end), "rev": rev}).Error
+		return tx.Model(&keyRow{}).Where("id = ?", r.Old.ID).Updates(map[string]any{"rev": rev, "expires_at": micros(end)}).Error
 	})
-	return old, now, secret, err
+}
+
+// successor describes the key that comes after k. An operator makes it, whoever
+// made k.
+func (k *Key) successor() NewKey {
+	return NewKey{
+		Name: k.Name, Description: k.Description, Limits: k.Own, RPM: k.RPM, TPM: k.TPM, Concurrent: k.Concurrent,
+		ExpiresAt: k.ExpiresAt, Models: k.Models,
+	}
 }

@@ -91,11 +91,12 @@ func (b *Book) Settle(ctx context.Context, holdID string, o Outcome) error {
 	// Held becomes used in one step, here and in the commit: what a later
 	// reserve may take of the rest is queued behind this settle.
 	h.move(e.total(), -h.tokens)
+	if h.account != nil {
+		h.ending.near = b.nearing(h.keyID, h.account, h.account.grown(h.day, e.total()))
+	}
 	b.writer.q.push(h.ending, 0)
 	b.mu.Unlock()
-	err := b.durable(ctx, h.ending)
-	b.warnNear(h.keyID)
-	return err
+	return b.durable(ctx, h.ending)
 }
 
 // durable waits until o is committed or spilled.

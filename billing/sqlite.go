@@ -128,19 +128,26 @@ func (e *sqliteBooks) commit(ops []*op, marks []progressMark) (rest []*op, unsur
 	}
 	for _, o := range ops {
 		if o.posted != nil {
-			e.corrected(o.posted)
+			e.book.sayNear(o.posted.KeyID, e.corrected(o.posted))
+		}
+		if len(o.near) > 0 {
+			e.book.sayNear(o.hold.keyID, o.near)
 		}
 	}
 	return nil, false, nil
 }
 
-// corrected brings memory up to a correction that was committed.
-func (e *sqliteBooks) corrected(posted *entry) {
+// corrected brings memory up to a correction that was committed, and returns
+// the budgets that it used nearly up.
+func (e *sqliteBooks) corrected(posted *entry) []budget {
 	e.book.mu.Lock()
 	defer e.book.mu.Unlock()
-	if a := e.accounts[posted.KeyID]; a != nil {
-		a.add(posted.Day, posted.total(), 0)
+	a := e.accounts[posted.KeyID]
+	if a == nil {
+		return nil
 	}
+	a.add(posted.Day, posted.total(), 0)
+	return e.book.nearing(posted.KeyID, a, a.grown(posted.Day, posted.total()))
 }
 
 // apply writes a batch. The order keeps causes before effects: a hold may be

@@ -339,3 +339,8 @@ func (s *store) still() *sql.TxOptions {
 	}
 	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }
+
+// view runs f over one state of the books. It never keeps the writer waiting.
+func (s *store) view(ctx context.Context, f func(tx *gorm.DB) error) error {
+	return s.read.WithContext(ctx).Transaction(f, s.still())
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gorm.io/gorm"
 )
 
 // UsageQuery selects charges for a report.
@@ -80,16 +82,16 @@ func (a *Admin) usage(ctx context.Context, q UsageQuery) (UsageTable, error) {
 		}
 		keyID = row.ID
 	}
-	return a.store.usage(ctx, keyID, q)
+	return usageOf(a.store.read.WithContext(ctx), keyID, q)
 }
 
-// usage sums the charges of one key, or of all for "".
-func (s *store) usage(ctx context.Context, keyID string, q UsageQuery) (UsageTable, error) {
+// usageOf sums the charges of one key, or of all for "".
+func usageOf(db *gorm.DB, keyID string, q UsageQuery) (UsageTable, error) {
 	columns, err := groupColumns(q.By)
 	if err != nil {
 		return UsageTable{}, err
 	}
-	db := s.read.WithContext(ctx).Table("charges")
+	db = db.Table("charges")
 	for _, bound := range []struct{ day, where string }{{q.From, "day >= ?"}, {q.To, "day <= ?"}} {
 		if bound.day == "" {
 			continue

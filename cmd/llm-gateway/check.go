@@ -78,6 +78,7 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
 		{"upstream", func(ctx context.Context) (string, error) { return checkUpstream(ctx, c) }},
 		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
+		{"admin", func(ctx context.Context) (string, error) { return checkAdmin(ctx, c) }},
 		{"redis", func(ctx context.Context) (string, error) { return checkRedis(ctx, c) }},
 	} {
 		detail, err := p.look(ctx)

@@ -26,6 +26,7 @@ type Config struct {
 	Metrics   MetricsConfig   `koanf:"metrics"`
 	CORS      CORSConfig      `koanf:"cors"`
 	Docs      DocsConfig      `koanf:"docs"`
+	Admin     AdminConfig     `koanf:"admin"`
 }
 
 // LogConfig is about the log on stderr.
@@ -124,6 +125,12 @@ type DocsConfig struct {
 	Enabled bool `koanf:"enabled"` // serve /openapi.json, /docs and /redoc
 }
 
+// AdminConfig is about the admin API.
+type AdminConfig struct {
+	Token  Secret `koanf:"token"`  // its credential; empty: there is no admin API
+	Listen string `koanf:"listen"` // address:port or unix:///path
+}
+
 // Default is the configuration of a gateway that nobody has configured. The
 // figures for limits are those of the original gateway's environment.
 func Default() Config {
@@ -143,5 +150,6 @@ func Default() Config {
 		RateLimit: RateLimitConfig{OnError: ratelimit.OnErrorMemory, Replicas: 1},
 		CORS:      CORSConfig{Origins: []string{envoy.AnyOrigin}, MaxAge: 10 * time.Minute},
 		Docs:      DocsConfig{Enabled: true},
+		Admin:     AdminConfig{Listen: "127.0.0.1:12090"},
 	}
 }

@@ -120,7 +120,7 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		"LLMGW_RATELIMIT__ON_ERROR=closed", "LLMGW_RATELIMIT__REPLICAS=3", "LLMGW_LIMITS__TOKENS_PER_MINUTE=10", "LLMGW_LIMITS__CONCURRENT=11",
 		"LLMGW_DATABASE__LEASE=20s", "LLMGW_METRICS__LISTEN=127.0.0.1:9464",
 		"LLMGW_CORS__ORIGINS=HTTPS://App.example.com:443, http://localhost:3000", "LLMGW_CORS__CREDENTIALS=true", "LLMGW_CORS__MAX_AGE=5s",
-		"LLMGW_DOCS__ENABLED=no",
+		"LLMGW_DOCS__ENABLED=no", "LLMGW_ADMIN__TOKEN=0123456789abcdef0123456789abcdef", "LLMGW_ADMIN__LISTEN=unix:///run/admin.sock",
 		"LLMGW_TEST_REDIS=of our own tests", "LLMGW_PORT_12000_TCP_ADDR=of Kubernetes", "RATE_LIMIT=not ours",
 	}})
 	if err != nil {
@@ -142,6 +142,7 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		RateLimit: RateLimitConfig{OnError: "closed", Replicas: 3},
 		Metrics:   MetricsConfig{Listen: "127.0.0.1:9464"},
 		CORS:      CORSConfig{Origins: []string{"https://app.example.com", "http://localhost:3000"}, Credentials: true, MaxAge: 5 * time.Second},
+		Admin:     AdminConfig{Token: "0123456789abcdef0123456789abcdef", Listen: "unix:///run/admin.sock"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -41,6 +41,7 @@ type gateway struct {
 	metrics     *http.Server         // nil when none is configured
 	registry    *prometheus.Registry // nil when nobody can read it
 	tracing     *tracing             // nil when none is configured
+	admin       *adminServer         // nil when it is off
 	upstream    func() extproc.UpstreamState
 	draining    atomic.Bool // it is about to stop
 
@@ -121,6 +122,9 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 			return nil, fmt.Errorf("listen for metrics on %s: %w", c.Metrics.Listen, err)
 		}
 		g.metrics = &http.Server{Handler: metricsHandler(g.registry), ReadHeaderTimeout: 5 * time.Second}
+	}
+	if g.admin, err = openAdmin(ctx, c, g.book.Refresh, log); err != nil {
+		return nil, err
 	}
 	return g, nil
 }
@@ -231,7 +235,7 @@ func (g *gateway) gateHealthy(ctx context.Context) error {
 
 // serve works until ctx ends or a server fails.
 func (g *gateway) serve(ctx context.Context) error {
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	limiterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // running answers end their places
 	g.stopLimiter, g.limiterDone = cancel, make(chan struct{})
 	go func() {
@@ -244,6 +248,13 @@ func (g *gateway) serve(ctx context.Context) error {
 		go func() {
 			if err := g.metrics.Serve(g.metricsListener); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("metrics: %w", err)
+			}
+		}()
+	}
+	if g.admin != nil {
+		go func() {
+			if err := g.admin.serve(); err != nil {
+				failed <- err
 			}
 		}()
 	}
@@ -289,6 +300,9 @@ func (g *gateway) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	var errs []error
+	if g.admin != nil {
+		errs = append(errs, g.admin.close(ctx))
+	}
 	if g.info != nil {
 		errs = append(errs, g.info.Shutdown(ctx))
 	}

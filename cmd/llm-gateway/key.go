@@ -66,7 +66,7 @@ again. A running gateway accepts it within a second.`,
 }
 
 func (a *app) printCreated(c Config, k billing.Key, secret string) error {
-	created := api.ViewCreated(k, secret, c.defaults())
+	created := c.keyDefaults().Created(k, secret)
 	if a.json {
 		return a.printJSON(created)
 	}
@@ -105,7 +105,7 @@ func newListKeysCommand(a *app) *cobra.Command {
 			}
 			switch {
 			case a.json && stats:
-				return a.printJSON(map[string]any{"keys": keys, "stats": api.ViewStats(keys)})
+				return a.printJSON(map[string]any{"keys": keys, "stats": api.Stats(keys)})
 			case a.json:
 				return a.printJSON(map[string]any{"keys": keys})
 			case len(keys) == 0:
@@ -118,7 +118,7 @@ func newListKeysCommand(a *app) *cobra.Command {
 			if err := a.printf("\n"); err != nil {
 				return err
 			}
-			return a.printPairs(statsPairs(api.ViewStats(keys)))
+			return a.printStats(keys)
 		})
 	}
 	return cmd
@@ -130,7 +130,15 @@ func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]a
 	if err != nil {
 		return nil, fmt.Errorf("read the keys: %w", err)
 	}
-	return api.ViewKeys(keys, c.defaults(), a.now()), nil
+	views := make([]api.KeyView, 0, len(keys))
+	defaults, now := c.keyDefaults(), a.now()
+	for i := range keys {
+		views = append(views, defaults.Key(&keys[i], now))
+	}
+	slices.SortStableFunc(views, func(x, y api.KeyView) int {
+		return cmp.Or(cmp.Compare(y.Limit, x.Limit), cmp.Compare(x.ID, y.ID))
+	})
+	return views, nil
 }
 
 func (a *app) printKeys(keys []api.KeyView, c Config, verbose bool) error {
@@ -179,7 +187,7 @@ func newShowKeyCommand(a *app) *cobra.Command {
 			if a.json {
 				return a.printJSON(all[at])
 			}
-			return a.printPairs(keyPairs(all[at], c))
+			return a.printPairs(keyPairs(&all[at], c))
 		})
 	}
 	return cmd
@@ -228,15 +236,11 @@ func newSetLimitCommand(a *app) *cobra.Command {
 }
 
 func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.FlagSet) error {
-	old, now := api.ViewLimits(before, c.defaults()), api.ViewLimits(after, c.defaults())
+	change := c.keyDefaults().Changed(before, after)
 	if a.json {
-		return a.printJSON(struct {
-			ID   string         `json:"id"`
-			Name string         `json:"name"`
-			Old  api.LimitsView `json:"old"`
-			New  api.LimitsView `json:"new"`
-		}{after.ID, after.Name, old, now})
+		return a.printJSON(change)
 	}
+	old, now := change.Old, change.New
 	facts := []pair{{"id", after.ID}}
 	for _, l := range []struct {
 		flag     string
@@ -291,9 +295,7 @@ is listed in ALLOWED_API_KEYS.`,
 				return keyError(err)
 			}
 			if a.json {
-				return a.printJSON(map[string]any{
-					"id": k.ID, "name": k.Name, "state": api.StateRevoked, "revoked_at": api.InstantOrNil(k.RevokedAt),
-				})
+				return a.printJSON(api.Revoked(k))
 			}
 			return a.printPairs([]pair{{"id", k.ID}, {"state", api.StateRevoked}})
 		})
@@ -304,7 +306,7 @@ is listed in ALLOWED_API_KEYS.`,
 // confirmed asks on stderr and reads one line of stdin; only "yes" is a yes.
 func (a *app) confirmed(k billing.Key, c Config) bool {
 	_, _ = fmt.Fprintf(a.stderr, "Revoke %s, %q, %s tokens per month? It cannot be undone. Type yes: ",
-		k.ID, k.Name, thousands(api.ViewLimits(k, c.defaults()).Limit))
+		k.ID, k.Name, thousands(c.keyDefaults().Limits(k).Limit))
 	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
 	_, _ = fmt.Fprintln(a.stderr)
 	return strings.EqualFold(strings.TrimSpace(answer), "yes")

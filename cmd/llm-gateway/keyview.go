@@ -7,16 +7,19 @@ import (
 	"strings"
 
 	"github.com/MaksimVF/llm-gateway/api"
-	"github.com/MaksimVF/llm-gateway/billing"
 )
 
-// defaults are what applies to a key that sets nothing of its own.
-func (c Config) defaults() api.Defaults {
-	return api.Defaults{Budgets: billing.Limits{Tariff: c.Limits.Tariff, Daily: c.Limits.Daily, Monthly: c.Limits.Monthly}, Rates: c.defaultLimits()}
+// keyDefaults are the limits of a key that sets none of its own.
+func (c Config) keyDefaults() api.Defaults {
+	return api.Defaults{
+		Requests: c.Limits.Requests, Window: c.Limits.Window,
+		Tariff: c.Limits.Tariff, Daily: c.Limits.Daily, Monthly: c.Limits.Monthly,
+		TokensPerMinute: c.Limits.TokensPerMinute, Concurrent: c.Limits.Concurrent,
+	}
 }
 
 // keyPairs are the facts of one key for a person.
-func keyPairs(v api.KeyView, c Config) []pair {
+func keyPairs(v *api.KeyView, c Config) []pair {
 	facts := []pair{
 		{"id", v.ID},
 		{"key", v.Display},
@@ -69,15 +72,15 @@ func allOr(models []string) string {
 	return strings.Join(models, ", ")
 }
 
-func shown(t *api.Instant, none string) string {
+func shown(t *time.Time, none string) string {
 	if t == nil {
 		return none
 	}
-	return t.String()
+	return t.Format(time.RFC3339)
 }
 
 // statsPairs are the sums over all keys for a person.
-func statsPairs(s api.StatsView) []pair {
+func statsPairs(s *api.StatsView) []pair {
 	return []pair{
 		{"keys", fmt.Sprintf("%s (%s active, %s revoked, %s expired)", thousands(s.TotalKeys),
 			thousands(s.ActiveKeys), thousands(s.RevokedKeys), thousands(s.ExpiredKeys))},

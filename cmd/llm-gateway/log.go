@@ -24,6 +24,12 @@ import (
 //	duration_ms        how long something took
 //	error              what went wrong
 //
+// Others:
+//
+//	budget, limit_tokens, used_tokens, resets_in_ms  a budget of which 90 % are used
+//	component                                        a part that GET /health tells about
+//	action, remote, reason, before, after            what an operator changed over HTTP, or was refused
+//
 // The line "request" is written once for each request that the gate was asked
 // about, when it has ended:
 //
@@ -59,14 +65,16 @@ func newLogger(w io.Writer, level string) (*zap.Logger, error) {
 		return nil, fmt.Errorf("log level: %w", err)
 	}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		TimeKey:        "ts",
-		LevelKey:       "level",
-		MessageKey:     "msg",
-		NameKey:        "logger",
-		LineEnding:     zapcore.DefaultLineEnding,
-		EncodeLevel:    zapcore.LowercaseLevelEncoder,
-		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
-		EncodeDuration: zapcore.MillisDurationEncoder,
+		TimeKey:     "ts",
+		LevelKey:    "level",
+		MessageKey:  "msg",
+		NameKey:     "logger",
+		LineEnding:  zapcore.DefaultLineEnding,
+		EncodeLevel: zapcore.LowercaseLevelEncoder,
+		EncodeTime:  func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(logTime)) },
+		EncodeDuration: func(d time.Duration, e zapcore.PrimitiveArrayEncoder) {
+			e.AppendFloat64(float64(d.Microseconds()) / 1000)
+		},
 	})
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at)), nil
 }

@@ -50,7 +50,7 @@ func fences() map[string][]string {
 		"github.com/cncf/xds":                    envoyProtos,
 		"github.com/chromedp/":                   {"cmd/llm-gateway/e2e"},
 		"github.com/prometheus/":                 {"cmd/llm-gateway", "extproc"},
-		"go.opentelemetry.io/":                   {"cmd/llm-gateway", "extproc"},
+		"go.opentelemetry.io/":                   {"cmd/llm-gateway", "cmd/llm-gateway/e2e", "extproc"},
 		"github.com/spf13/cobra":                 {"cmd/bench", "cmd/llm-gateway"},
 		"github.com/knadh/koanf":                 {"cmd/llm-gateway"},
 		"github.com/stretchr/testify":            {},

@@ -196,7 +196,7 @@ func TestPrintable_noEscapes(t *testing.T) {
 
 func TestStats_sumsDoNotGoRound(t *testing.T) {
 	const top = 1<<63 - 1
-	s := api.ViewStats([]api.KeyView{
+	s := api.Stats([]api.KeyView{
 		{State: api.StateActive, LimitsView: api.LimitsView{Limit: top}},
 		{State: api.StateActive, LimitsView: api.LimitsView{Limit: 5}},
 		{State: api.StateRevoked, LimitsView: api.LimitsView{Limit: 1}},

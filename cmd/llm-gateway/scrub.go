@@ -55,7 +55,7 @@ func (s *scrubber) Write(line []byte) (int, error) {
 // secrets are the configuration's, for the scrubber.
 func (c Config) secrets() []Secret {
 	return append([]Secret{
-		c.Upstream.APIKey, c.Auth.Pepper, c.Redis.Password, passwordOf(c.Redis.URL), passwordOf(c.Database.URL), c.Redis.URL, c.Database.URL,
+		c.Upstream.APIKey, c.Auth.Pepper, c.Admin.Token, c.Redis.Password, passwordOf(c.Redis.URL), passwordOf(c.Database.URL), c.Redis.URL, c.Database.URL,
 	}, c.Auth.AllowedKeys...)
 }
 

@@ -74,6 +74,8 @@ func settings() []setting {
 		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", read: boolean},
 		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", read: between(0, day)},
 		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", read: boolean},
+		{path: "admin.token", env: "LLMGW_ADMIN__TOKEN", secret: true, read: adminToken},
+		{path: "admin.listen", env: "LLMGW_ADMIN__LISTEN", read: adminAddress},
 	}
 }
 

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,14 +12,6 @@ import (
 	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 )
-
-// usageColumns are what usage can be grouped by, in the order they are shown.
-func usageColumns() []string { return []string{"day", "key", "model"} }
-
-// provenances are where a count can come from, in the order they are shown.
-func provenances() []billing.Provenance {
-	return []billing.Provenance{"reported", "estimated", "aborted", "recovered", "expired"}
-}
 
 func newUsageCommand(a *app) *cobra.Command {
 	var q billing.UsageQuery
@@ -43,7 +32,7 @@ leading apostrophe.`,
 	f.StringVar(&q.KeyRef, "key", "", "only this `key`: its id, or the key itself")
 	f.StringVar(&q.From, "from", "", "first UTC `day`, such as 2026-11-01")
 	f.StringVar(&q.To, "to", "", "last UTC `day`, such as 2026-11-30")
-	f.StringSliceVar(&q.By, "by", usageColumns(), "columns to sum up by: day, key, model")
+	f.StringSliceVar(&q.By, "by", api.UsageColumns(), "columns to sum up by: day, key, model")
 	f.BoolVar(&asCSV, "csv", false, "print CSV")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if asCSV && a.json {
@@ -62,9 +51,12 @@ leading apostrophe.`,
 			}
 			switch {
 			case a.json:
-				return a.printUsageJSON(t, q.By)
+				return a.printJSON(api.Usage(t, q.By))
 			case asCSV:
-				return a.printUsageCSV(t, q.By)
+				if err := api.WriteUsageCSV(a.stdout, t, q.By); err != nil {
+					return fmt.Errorf("write the result: %w", err)
+				}
+				return nil
 			}
 			return a.printUsage(t, q.By)
 		})
@@ -74,7 +66,7 @@ leading apostrophe.`,
 
 func checkUsageQuery(q *billing.UsageQuery) error {
 	var by []string
-	for _, column := range usageColumns() {
+	for _, column := range api.UsageColumns() {
 		if slices.ContainsFunc(q.By, func(s string) bool { return strings.TrimSpace(s) == column }) {
 			by = append(by, column)
 		}
@@ -94,10 +86,6 @@ func checkUsageQuery(q *billing.UsageQuery) error {
 	return nil
 }
 
-func (a *app) printUsageJSON(t billing.UsageTable, by []string) error {
-	return a.printJSON(api.ViewUsage(t, by))
-}
-
 func (a *app) printUsage(t billing.UsageTable, by []string) error {
 	if len(t.Rows) == 0 {
 		a.message("nothing was used in this time")
@@ -106,7 +94,7 @@ func (a *app) printUsage(t billing.UsageTable, by []string) error {
 	numbers := []string{"prompt", "completion", "total", "requests"}
 	g := grid{columns: slices.Concat(by, numbers, []string{"provenance"}), numeric: numbers}
 	for _, r := range t.Rows {
-		g.rows = append(g.rows, usageCells(r, labels(r, by)))
+		g.rows = append(g.rows, usageCells(r, api.UsageLabels(&r, by)))
 	}
 	first := make([]string, len(by))
 	first[0] = "total"
@@ -114,73 +102,15 @@ func (a *app) printUsage(t billing.UsageTable, by []string) error {
 	return a.printGrid(g)
 }
 
-func labels(r billing.UsageRow, by []string) []string {
-	cells := make([]string, 0, len(by))
-	for _, column := range by {
-		switch column {
-		case "day":
-			cells = append(cells, r.Day)
-		case "key":
-			cells = append(cells, r.KeyID)
-		case "model":
-			cells = append(cells, r.Model)
-		}
-	}
-	return cells
-}
-
 func usageCells(r billing.UsageRow, first []string) []string {
 	var origins []string
-	for _, from := range provenances() {
+	for _, from := range api.Provenances() {
 		if n := r.Provenance[from].Requests; n > 0 {
 			origins = append(origins, fmt.Sprintf("%s %s", thousands(n), from))
 		}
 	}
 	return append(first, thousands(r.PromptTokens), thousands(r.CompletionTokens), thousands(r.TotalTokens),
 		thousands(r.Requests), strings.Join(origins, ", "))
-}
-
-func (a *app) printUsageCSV(t billing.UsageTable, by []string) error {
-	w := csv.NewWriter(a.stdout)
-	header := make([]string, 0, 12)
-	for _, column := range by {
-		if column == "key" {
-			column = "key_id"
-		}
-		header = append(header, column)
-	}
-	header = append(header, "prompt_tokens", "completion_tokens", "total_tokens", "requests")
-	for _, from := range provenances() {
-		header = append(header, string(from))
-	}
-	errs := []error{w.Write(header)}
-	for _, r := range t.Rows {
-		record := labels(r, by)
-		for i := range record {
-			record[i] = csvText(record[i])
-		}
-		for _, n := range []int64{r.PromptTokens, r.CompletionTokens, r.TotalTokens, r.Requests} {
-			record = append(record, strconv.FormatInt(n, 10))
-		}
-		for _, from := range provenances() {
-			record = append(record, strconv.FormatInt(r.Provenance[from].Requests, 10))
-		}
-		errs = append(errs, w.Write(record))
-	}
-	w.Flush()
-	if err := errors.Join(append(errs, w.Error())...); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
-}
-
-// csvText keeps a client's model name from being run as a formula by whoever
-// opens the report in a spreadsheet.
-func csvText(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-		return "'" + cell
-	}
-	return cell
 }
 
 func newStatsCommand(a *app) *cobra.Command {
@@ -192,10 +122,15 @@ func newStatsCommand(a *app) *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(api.ViewStats(keys))
+				return a.printJSON(api.Stats(keys))
 			}
-			return a.printPairs(statsPairs(api.ViewStats(keys)))
+			return a.printStats(keys)
 		})
 	}
 	return cmd
+}
+
+func (a *app) printStats(keys []api.KeyView) error {
+	stats := api.Stats(keys)
+	return a.printPairs(statsPairs(&stats))
 }

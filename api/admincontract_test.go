@@ -1,0 +1,113 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"golang.org/x/time/rate"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+)
+
+// Everything that the operator's routes answer is in their document, and
+// everything in the document is answered.
+func TestContract_admin(t *testing.T) {
+	o := newOperator(t)
+	c := newTestContract(t, o.handler, adminDocument)
+	good := []string{"Authorization", "Bearer " + testToken}
+	id, _ := o.create(`{"limit":10}`)
+	other, _ := o.create(`{"limit":10,"models":["m"],"expires":"9999d"}`)
+	gone, _ := o.create(`{"limit":10}`)
+	if _, err := o.books.Revoke(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	c.spend(o, other)
+	a, _ := o.handler.(*admin)
+	a.failures.SetLimit(rate.Inf) // each operation says 401 first, and 429 later
+
+	// What each operation takes; {id} is put in.
+	bodies := map[string]string{
+		"POST " + adminKeys:            `{"limit":5,"name":"n","expires_at":"2030-01-01T00:00:00Z"}`,
+		"PATCH " + adminKey:            `{"limit":5}`,
+		"POST " + adminKey + "/rotate": `{"overlap":"1h"}`,
+		"POST " + adminKey + "/revoke": ``,
+		"GET /admin/usage":             ``,
+		"GET " + adminKeys:             ``,
+		"GET " + adminKey:              ``,
+		"GET /admin/stats":             ``,
+		"GET /admin/audit":             ``,
+		"GET /admin/limits":            ``,
+		"GET /admin/tariffs":           ``,
+	}
+	every := func(ask func(method, path, body string)) {
+		for path, item := range asMap(c.document["paths"]) {
+			for method := range asMap(item) {
+				method = strings.ToUpper(method)
+				body, known := bodies[method+" "+path]
+				if !known {
+					t.Errorf("%s %s: a new operation; say what it takes", method, path)
+				}
+				ask(method, path, body)
+			}
+		}
+	}
+	with := func(path, id string) string { return strings.ReplaceAll(path, "{id}", id) }
+	every(func(method, path, body string) {
+		key := id
+		if strings.HasSuffix(path, "/revoke") {
+			key = other // revoked last, whatever the order: the others use id
+		}
+		c.do(method, with(path, key), body, good...)
+		c.do(method, with(path, key), body)
+		c.do(method, with(path, key)+"?surprise=1", body, good...)
+		if strings.Contains(path, "{id}") {
+			c.do(method, with(path, unknownID), body, good...)
+			c.do(method, with(path, gone), body, good...)
+		}
+		if body != "" {
+			c.do(method, with(path, key), strings.Repeat(" ", maxAdminBody)+body, good...)
+			c.do(method, with(path, key), body, append([]string{"Content-Type", "text/plain"}, good...)...)
+		}
+		for _, wrong := range []string{"PUT", "DELETE", "OPTIONS", "HEAD"} {
+			if w := c.do(wrong, with(path, key), "", good...); w.Code != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d", wrong, path, w.Code)
+			}
+		}
+	})
+	c.do("POST", adminKeys, `{"limit":5,"expires_at":"2020-01-01T00:00:00Z"}`, good...)
+	for _, query := range []string{"", "by=day", "by=key,model", "format=csv", "from=2026-11-01&to=2026-11-30&key=" + other, "from=2026-01-02&to=2026-01-01", "key=" + unknownID} {
+		c.do("GET", "/admin/usage?"+query, "", good...)
+	}
+	for _, query := range []string{"limit=1", "state=revoked", "state=expired", "after=" + url.QueryEscape(id)} {
+		c.do("GET", adminKeys+"?"+query, "", good...)
+	}
+	a.failures.SetLimit(0)
+	a.failures.SetBurst(0)
+	every(func(method, path, body string) { c.do(method, with(path, id), body) })
+	if err := o.books.Close(); err != nil {
+		t.Fatal(err)
+	}
+	every(func(method, path, body string) { c.do(method, with(path, id), body, good...) })
+	c.complete(func(string, string) bool { return false })
+}
+
+// spend lets a key use tokens, so that rows of usage are seen too.
+func (c *contract) spend(o *operator, keyID string) {
+	c.t.Helper()
+	book, err := billing.Open(c.t.Context(), o.options)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	h, err := book.Reserve(c.t.Context(), billing.HoldRequest{KeyID: keyID, Model: "m", PromptBound: 2, Ceiling: 3, Choices: 1})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := book.Settle(c.t.Context(), h.ID, billing.Outcome{Prompt: 2, Completion: 1, Provenance: billing.Reported}); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := book.Close(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+}

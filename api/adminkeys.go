@@ -1,0 +1,247 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+)
+
+// Bodies and parameters of the key routes. Numbers end at 2^53-1, the largest
+// that every JSON reader takes without rounding. Texts are without control
+// characters.
+type (
+	newKey struct {
+		Limit       whole     `json:"limit" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month by tariff."`
+		Name        string    `json:"name,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
+		Description string    `json:"description,omitempty" maxLength:"500" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]*$"`
+		Daily       whole     `json:"daily,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC day; absent: the gateway's default."`
+		Monthly     whole     `json:"monthly,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per UTC month; absent: the gateway's default."`
+		RPM         whole     `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
+		TPM         whole     `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
+		Concurrent  whole     `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
+		Models      []string  `json:"models,omitempty" maxItems:"100" minLength:"1" maxLength:"256" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]+$" doc:"Allowed models; absent or empty: all."`
+		Expires     string    `json:"expires,omitempty" pattern:"^[1-9][0-9]{0,3}[smhd]$" example:"30d" doc:"Lifetime from now: a number of seconds, minutes, hours or days. Not together with expires_at; neither: for ever."`
+		ExpiresAt   time.Time `json:"expires_at,omitzero" format:"date-time" doc:"End of the key's life; 409 when it has passed."`
+	}
+	limitChange struct {
+		Limit      ownLimit `json:"limit,omitzero" doc:"Tokens per UTC month by tariff; null: the gateway's default again."`
+		Daily      ownLimit `json:"daily,omitzero" doc:"Tokens per UTC day; null: the gateway's default again."`
+		Monthly    ownLimit `json:"monthly,omitzero" doc:"Tokens per UTC month; null: the gateway's default again."`
+		RPM        ownLimit `json:"rpm,omitzero" doc:"Requests per minute; null: the gateway's window again."`
+		TPM        ownLimit `json:"tpm,omitzero" doc:"Tokens per minute; null: the gateway's default again."`
+		Concurrent ownLimit `json:"concurrent,omitzero" doc:"Requests that run at once; null: the gateway's default again."`
+	}
+	rotation struct {
+		Overlap string `json:"overlap,omitempty" pattern:"^(0|[1-9][0-9]{0,3})[smhd]$" default:"24h" doc:"How long the old key stays valid; an earlier expiry of its own stays."`
+	}
+	// KeyPage is a part of the list of keys.
+	KeyPage struct {
+		Keys []KeyView `json:"keys"`
+		Next *string   `json:"next" doc:"What to give as after for the next part; null: this was the last."`
+	}
+	keyPath struct {
+		ID string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Public id of the key." example:"key_01hzy3v8qd5w4k6n7m8p9q0rst"`
+	}
+	keyFilter struct {
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most keys in the answer."`
+		After string `query:"after" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Only keys after this id."`
+		State string `query:"state" enum:"active,revoked,expired"`
+	}
+	keyAnd[T any] struct {
+		ID   string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Public id of the key." example:"key_01hzy3v8qd5w4k6n7m8p9q0rst"`
+		Body T
+	}
+	body[T any] struct{ Body T }
+)
+
+func (a *admin) keyRoutes() {
+	get, post := http.MethodGet, http.MethodPost
+	describe(a, huma.Operation{
+		OperationID: "list-keys", Method: get, Path: adminKeys, Summary: "List keys", Tags: []string{"keys"},
+		Description: "In the order of their ids, which is that of their creation, with the figures of the current day and month.",
+	}, []int{503}, a.listKeys)
+	describe(a, huma.Operation{
+		OperationID: "create-key", Method: post, Path: adminKeys, Summary: "Create a key", Tags: []string{"keys"}, DefaultStatus: http.StatusCreated,
+		Description: "The only answer that shows the key. Repeating the request makes another key.",
+	}, []int{409, 503}, a.createKey)
+	describe(a, huma.Operation{
+		OperationID: "show-key", Method: get, Path: adminKey, Summary: "Show a key", Tags: []string{"keys"},
+	}, []int{404, 503}, a.showKey)
+	describe(a, huma.Operation{
+		OperationID: "set-limits", Method: http.MethodPatch, Path: adminKey, Summary: "Change limits of a key", Tags: []string{"keys"},
+		Description: "Changes what is given and leaves the rest. null takes a limit of the key's own away.",
+	}, []int{404, 409, 503}, a.setLimits)
+	describe(a, huma.Operation{
+		OperationID: "revoke-key", Method: post, Path: adminKey + "/revoke", Summary: "Revoke a key for good", Tags: []string{"keys"},
+		Description: "Revoking twice changes nothing. There is no way back. A body is not read.",
+	}, []int{404, 503}, a.revokeKey)
+	describe(a, huma.Operation{
+		OperationID: "rotate-key", Method: post, Path: adminKey + "/rotate", Summary: "Replace a key by a new one", Tags: []string{"keys"}, DefaultStatus: http.StatusCreated,
+		Description: "Makes a key with the same texts, limits, models and expiry, and lets the old one expire after the overlap; both or none. " +
+			"The new key has an id of its own, and its budgets start unused.",
+	}, []int{404, 409, 503}, a.rotateKey)
+}
+
+// views are all keys in the order of their ids.
+func (a *admin) views(ctx context.Context) ([]KeyView, error) {
+	keys, err := a.Books.Keys(ctx)
+	if err != nil {
+		return nil, a.broken("list keys", err)
+	}
+	now, views := a.Now(), make([]KeyView, 0, len(keys))
+	for i := range keys {
+		views = append(views, a.Defaults.Key(&keys[i], now))
+	}
+	slices.SortFunc(views, func(x, y KeyView) int { return cmp.Compare(x.ID, y.ID) })
+	return views, nil
+}
+
+func (a *admin) listKeys(ctx context.Context, in *keyFilter) (*body[KeyPage], error) {
+	all, err := a.views(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(k KeyView) bool { return k.ID <= in.After || in.State != "" && k.State != in.State })
+	page := KeyPage{Keys: all}
+	if len(all) > in.Limit {
+		page.Keys = all[:in.Limit]
+		page.Next = &page.Keys[in.Limit-1].ID
+	}
+	return &body[KeyPage]{page}, nil
+}
+
+func (a *admin) showKey(ctx context.Context, in *keyPath) (*body[KeyView], error) {
+	all, err := a.views(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(all, func(k KeyView) bool { return k.ID == in.ID })
+	if at < 0 {
+		return nil, noSuchKey("id")
+	}
+	return &body[KeyView]{all[at]}, nil
+}
+
+func (a *admin) createKey(ctx context.Context, in *body[newKey]) (*body[CreatedKey], error) {
+	b := &in.Body
+	if b.Expires != "" && !b.ExpiresAt.IsZero() {
+		return nil, fail(http.StatusBadRequest, codeInvalidValue, "Give expires or expires_at, not both.").about("expires_at")
+	}
+	n := billing.NewKey{
+		Name: strings.TrimSpace(b.Name), Description: strings.TrimSpace(b.Description), Models: b.Models,
+		Limits: billing.Limits{Tariff: int64(b.Limit), Daily: int64(b.Daily), Monthly: int64(b.Monthly)},
+		RPM:    int64(b.RPM), TPM: int64(b.TPM), Concurrent: int64(b.Concurrent), ExpiresAt: b.ExpiresAt.UTC(),
+	}
+	if b.Expires != "" {
+		n.ExpiresAt = a.Now().UTC().Add(lifetime(b.Expires))
+	}
+	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(a.Now()) {
+		return nil, fail(http.StatusConflict, codeExpired, "The expiry has passed.").about("expires_at")
+	}
+	k, secret, err := a.Books.CreateKey(ctx, n)
+	if err != nil {
+		return nil, a.broken("create key", err)
+	}
+	a.changed(ctx, "create key", k.ID, zap.Any("after", a.Defaults.Limits(k)))
+	return &body[CreatedKey]{a.Defaults.Created(k, secret)}, nil
+}
+
+func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[ChangedLimits], error) {
+	if in.Body == (limitChange{}) {
+		return nil, fail(http.StatusBadRequest, codeInvalidValue, "Give at least one limit.")
+	}
+	if _, err := a.usable(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	before, after, err := a.Books.SetLimits(ctx, in.ID, in.Body.change())
+	if err != nil {
+		return nil, a.broken("set limits", err)
+	}
+	change := a.Defaults.Changed(before, after)
+	a.changed(ctx, "set limits", after.ID, zap.Any("before", change.Old), zap.Any("after", change.New))
+	return &body[ChangedLimits]{change}, nil
+}
+
+func (a *admin) revokeKey(ctx context.Context, in *keyPath) (*body[RevokedKey], error) {
+	k, err := a.Books.Revoke(ctx, in.ID)
+	if errors.Is(err, billing.ErrUnknownKey) {
+		return nil, noSuchKey("id")
+	}
+	if err != nil {
+		return nil, a.broken("revoke key", err)
+	}
+	a.changed(ctx, "revoke key", k.ID)
+	return &body[RevokedKey]{Revoked(k)}, nil
+}
+
+func (a *admin) rotateKey(ctx context.Context, in *keyAnd[rotation]) (*body[RotatedKey], error) {
+	r, err := a.Books.Rotate(ctx, in.ID, lifetime(in.Body.Overlap))
+	switch {
+	case errors.Is(err, billing.ErrUnknownKey):
+		return nil, noSuchKey("id")
+	case errors.Is(err, billing.ErrRevokedKey):
+		return nil, ended(StateRevoked)
+	case errors.Is(err, billing.ErrExpiredKey):
+		return nil, ended(StateExpired)
+	case err != nil:
+		return nil, a.broken("rotate key", err)
+	}
+	a.changed(ctx, "rotate key", r.New.ID, zap.String("replaces", r.Old.ID), zap.Timep("old_expires_at", Moment(r.Old.ExpiresAt)))
+	return &body[RotatedKey]{a.Defaults.Rotated(r)}, nil
+}
+
+// usable finds a key that is neither revoked nor expired.
+func (a *admin) usable(ctx context.Context, id string) (billing.Key, error) {
+	k, err := a.Books.Find(ctx, id)
+	if errors.Is(err, billing.ErrUnknownKey) {
+		return k, noSuchKey("id")
+	}
+	if err != nil {
+		return k, a.broken("find key", err)
+	}
+	if state := StateOf(k, a.Now()); state != StateActive {
+		return k, ended(state)
+	}
+	return k, nil
+}
+
+func ended(state string) error {
+	return fail(http.StatusConflict, "key_"+state, "The key is "+state+".")
+}
+
+func noSuchKey(param string) error {
+	return fail(http.StatusNotFound, "unknown_key", "No such key.").about(param)
+}
+
+// lifetime reads what the pattern of expires and overlap lets through.
+func lifetime(text string) time.Duration {
+	unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour}[text[len(text)-1]]
+	n, err := strconv.Atoi(text[:len(text)-1])
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * unit
+}
+
+// TransformSchema adds what the tags of members cannot say.
+func (newKey) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	// As an extension, so that createKey refuses it, in words of its own.
+	s.Extensions = map[string]any{"not": map[string]any{"required": []string{"expires", "expires_at"}}}
+	return s
+}
+
+// TransformSchema adds what the tags of members cannot say.
+func (limitChange) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Extensions = map[string]any{"minProperties": 1}
+	return s
+}

@@ -1,0 +1,248 @@
+package api
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/MaksimVF/llm-gateway/billing"
+)
+
+// States of a key, as they are shown.
+const (
+	StateActive  = "active"
+	StateRevoked = "revoked"
+	StateExpired = "expired"
+)
+
+// Defaults are the limits of a key that sets none of its own.
+type Defaults struct {
+	Requests        int64         // per Window
+	Window          time.Duration // of Requests
+	Tariff          int64         // tokens per UTC month by tariff
+	Daily           int64         // tokens per UTC day
+	Monthly         int64         // tokens per UTC month
+	TokensPerMinute int64         // 0: no such limit
+	Concurrent      int64         // requests that run at once, 0: no such limit
+}
+
+// LimitsView is what bounds a key: its own figures, else the gateway's defaults.
+type LimitsView struct {
+	Limit      int64 `json:"limit" doc:"Tokens per UTC month by tariff."`
+	Daily      int64 `json:"daily" doc:"Tokens per UTC day."`
+	Monthly    int64 `json:"monthly" doc:"Tokens per UTC month."`
+	RPM        int64 `json:"rpm" doc:"Requests per minute of its own; 0: the gateway's window applies."`
+	TPM        int64 `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
+	Concurrent int64 `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
+}
+
+// Limits are those that apply to a key.
+func (d Defaults) Limits(k billing.Key) LimitsView {
+	return LimitsView{
+		Limit:   cmp.Or(k.Own.Tariff, d.Tariff),
+		Daily:   cmp.Or(k.Own.Daily, d.Daily),
+		Monthly: cmp.Or(k.Own.Monthly, d.Monthly),
+		RPM:     k.RPM,
+
+		TPM:        cmp.Or(k.TPM, d.TokensPerMinute),
+		Concurrent: cmp.Or(k.Concurrent, d.Concurrent),
+	}
+}
+
+// CreatedKey is the document of a new key, the only one that shows a secret.
+type CreatedKey struct {
+	ID          string `json:"id" doc:"Public id, for every other call."`
+	Key         string `json:"key" doc:"The key itself. It is shown this once: the books keep a digest only."`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	LimitsView
+	Models    []string   `json:"models" doc:"Allowed models; empty: all."`
+	ExpiresAt *time.Time `json:"expires_at" doc:"null: never."`
+	CreatedAt *time.Time `json:"created_at"`
+}
+
+// Created is the document of a key that was just made.
+func (d Defaults) Created(k billing.Key, secret string) CreatedKey {
+	return CreatedKey{
+		ID: k.ID, Key: secret, Name: k.Name, Description: k.Description, LimitsView: d.Limits(k),
+		Models: modelsOf(k), ExpiresAt: Moment(k.ExpiresAt), CreatedAt: Moment(k.CreatedAt),
+	}
+}
+
+// RotatedKey is the document of a key in the place of an old one.
+type RotatedKey struct {
+	CreatedKey
+	Replaces     string     `json:"replaces" doc:"Id of the old key."`
+	OldExpiresAt *time.Time `json:"old_expires_at" doc:"When the old key stops to be valid."`
+}
+
+// Rotated is the document of a rotation that was just made.
+func (d Defaults) Rotated(r billing.Rotation) RotatedKey {
+	return RotatedKey{CreatedKey: d.Created(r.New, r.Secret), Replaces: r.Old.ID, OldExpiresAt: Moment(r.Old.ExpiresAt)}
+}
+
+// KeyView is a key with its figures of the current UTC day and month. The
+// secret is not in it.
+type KeyView struct {
+	ID          string `json:"id"`
+	Display     string `json:"display" doc:"Masked key; empty where the key is too short to show any of it."`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	State       string `json:"state" enum:"active,revoked,expired"`
+	Origin      string `json:"origin" doc:"created by an operator, env (ALLOWED_API_KEYS) or demo."`
+	LimitsView
+	UsedToday     int64      `json:"used_today" doc:"Tokens."`
+	UsedMonth     int64      `json:"used_month" doc:"Tokens."`
+	Held          int64      `json:"held" doc:"Tokens held by requests that are running."`
+	RequestsToday int64      `json:"requests_today"`
+	RequestsMonth int64      `json:"requests_month"`
+	Models        []string   `json:"models" doc:"Allowed models; empty: all."`
+	CreatedAt     *time.Time `json:"created_at"`
+	ExpiresAt     *time.Time `json:"expires_at" doc:"null: never."`
+	RevokedAt     *time.Time `json:"revoked_at" doc:"null: never."`
+}
+
+// Key is the document of a key at the given time.
+func (d Defaults) Key(k *billing.KeyUsage, now time.Time) KeyView {
+	return KeyView{
+		ID: k.ID, Display: k.Display, Name: k.Name, Description: k.Description,
+		State: StateOf(k.Key, now), Origin: k.Origin,
+		LimitsView: d.Limits(k.Key),
+		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, Held: k.Held,
+		RequestsToday: k.RequestsToday, RequestsMonth: k.RequestsMonth,
+		Models:    modelsOf(k.Key),
+		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt), RevokedAt: Moment(k.RevokedAt),
+	}
+}
+
+// RevokedKey is the document of a revocation.
+type RevokedKey struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	State     string     `json:"state" enum:"revoked"`
+	RevokedAt *time.Time `json:"revoked_at"`
+}
+
+// Revoked is the document of a key that was just revoked.
+func Revoked(k billing.Key) RevokedKey {
+	return RevokedKey{ID: k.ID, Name: k.Name, State: StateRevoked, RevokedAt: Moment(k.RevokedAt)}
+}
+
+// ChangedLimits is the document of a change of limits.
+type ChangedLimits struct {
+	ID   string     `json:"id"`
+	Name string     `json:"name"`
+	Old  LimitsView `json:"old"`
+	New  LimitsView `json:"new"`
+}
+
+// Changed is the document of a key before and after a change.
+func (d Defaults) Changed(before, after billing.Key) ChangedLimits {
+	return ChangedLimits{ID: after.ID, Name: after.Name, Old: d.Limits(before), New: d.Limits(after)}
+}
+
+// modelsOf is never nil: a list in every document, for those who count it.
+func modelsOf(k billing.Key) []string { return append([]string{}, k.Models...) }
+
+// StateOf is a key's state at the given time.
+func StateOf(k billing.Key, now time.Time) string {
+	switch {
+	case !k.RevokedAt.IsZero():
+		return StateRevoked
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return StateExpired
+	}
+	return StateActive
+}
+
+// Moment is a time in a document: UTC in whole seconds (RFC 3339), null for the
+// zero time.
+func Moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+// StatsView sums up all keys. Limits are those of keys that can be used.
+type StatsView struct {
+	TotalKeys     int64 `json:"total_keys"`
+	ActiveKeys    int64 `json:"active_keys"`
+	RevokedKeys   int64 `json:"revoked_keys"`
+	ExpiredKeys   int64 `json:"expired_keys"`
+	TotalTokens   int64 `json:"total_tokens" doc:"Sum of the active keys' limits per month, at most the largest 64-bit integer."`
+	AvgTokens     int64 `json:"avg_tokens" doc:"Average limit of the active keys, rounded down."`
+	MinTokens     int64 `json:"min_tokens"`
+	MaxTokens     int64 `json:"max_tokens"`
+	UsedToday     int64 `json:"used_today"`
+	UsedMonth     int64 `json:"used_month"`
+	Held          int64 `json:"held"`
+	RequestsToday int64 `json:"requests_today"`
+	RequestsMonth int64 `json:"requests_month"`
+}
+
+// Stats sums up keys.
+func Stats(keys []KeyView) StatsView {
+	var s StatsView
+	for i := range keys {
+		k := &keys[i]
+		s.TotalKeys++
+		s.UsedToday += k.UsedToday
+		s.UsedMonth += k.UsedMonth
+		s.Held += k.Held
+		s.RequestsToday += k.RequestsToday
+		s.RequestsMonth += k.RequestsMonth
+		switch k.State {
+		case StateRevoked:
+			s.RevokedKeys++
+			continue
+		case StateExpired:
+			s.ExpiredKeys++
+			continue
+		}
+		if s.ActiveKeys == 0 || k.Limit < s.MinTokens {
+			s.MinTokens = k.Limit
+		}
+		s.MaxTokens = max(s.MaxTokens, k.Limit)
+		s.ActiveKeys++
+		s.TotalTokens = addCapped(s.TotalTokens, k.Limit)
+	}
+	if s.ActiveKeys > 0 {
+		s.AvgTokens = s.TotalTokens / s.ActiveKeys
+	}
+	return s
+}
+
+// addCapped adds two figures >= 0 without going round.
+func addCapped(a, b int64) int64 {
+	const top = 1<<63 - 1
+	if a > top-b {
+		return top
+	}
+	return a + b
+}
+
+// TariffView is one tariff and how many active keys have it.
+type TariffView struct {
+	Limit   int64 `json:"limit" doc:"Tokens per UTC month."`
+	Keys    int64 `json:"keys" doc:"Active keys with this tariff."`
+	Default bool  `json:"default" doc:"Whether keys have it that set none of their own."`
+}
+
+// Tariffs counts the active keys by tariff, smallest first. The default is in
+// it without any key too.
+func (d Defaults) Tariffs(keys []KeyView) []TariffView {
+	count := map[int64]int64{d.Tariff: 0}
+	for i := range keys {
+		if keys[i].State == StateActive {
+			count[keys[i].Limit]++
+		}
+	}
+	list := make([]TariffView, 0, len(count))
+	for limit, n := range count {
+		list = append(list, TariffView{Limit: limit, Keys: n, Default: limit == d.Tariff})
+	}
+	slices.SortFunc(list, func(x, y TariffView) int { return cmp.Compare(x.Limit, y.Limit) })
+	return list
+}
