@@ -189,13 +189,7 @@ func request(more map[string]*huma.Schema, required ...string) *huma.Schema {
 			map[string]*huma.Schema{"include_usage": orNull(&huma.Schema{Type: huma.TypeBoolean})})),
 	}
 	maps.Copy(members, more)
-	s := open("Further members of OpenAI's API pass to the model server. No member may come twice, or in another case.", members, required...)
-	type object = map[string]any
-	s.Extensions = object{
-		"if":   object{"required": []string{"stream_options"}, "properties": object{"stream_options": object{"type": "object"}}},
-		"then": object{"required": []string{"stream"}, "properties": object{"stream": object{"const": true}}},
-	}
-	return s
+	return open("Further members of OpenAI's API pass to the model server. No member may come twice, or in another case.", members, required...)
 }
 
 func modelSchema() *huma.Schema {
