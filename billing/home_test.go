@@ -42,7 +42,7 @@ func (h home) schema(t testing.TB) string {
 	db := raw(t, Options{URL: h.url})
 	execSQL(t, db, "CREATE SCHEMA "+name)
 	db.Close()
-	return h.url + "&search_path=" + name
+	return h.url + "&connect_timeout=5&search_path=" + name // a busy machine answers late
 }
 
 // crash leaves what a crash at this moment would leave, and says where.
