@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"sync"
@@ -109,10 +110,17 @@ func (h *health) check(ctx context.Context) healthReport {
 	// The result is shared, so one impatient caller must not spoil it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
+	// At the same time: one that hangs must not use up the time of the others,
+	// which would be named for nothing.
+	errs := make([]error, len(h.components))
+	var asked sync.WaitGroup
+	for i, c := range h.components {
+		asked.Go(func() { errs[i] = checked(ctx, c) })
+	}
+	asked.Wait()
 	report := healthReport{Status: statusHealthy, Service: "llm-gateway", Components: make(map[string]map[string]string)}
-	for _, c := range h.components {
-		state := statusHealthy
-		err := c.Check(ctx)
+	for i, c := range h.components {
+		state, err := statusHealthy, errs[i]
 		h.logChange(c.Name, err)
 		if err != nil {
 			state = statusUnhealthy
@@ -130,6 +138,17 @@ func (h *health) check(ctx context.Context) healthReport {
 	}
 	h.at, h.report = time.Now(), report
 	return report
+}
+
+// checked asks one component. A check that panics has not shown that its part
+// works; it must not end the process, which carries answers.
+func checked(ctx context.Context, c Component) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in the check of %s", c.Name)
+		}
+	}()
+	return c.Check(ctx)
 }
 
 // logChange writes one line when a component stops working and one when it is

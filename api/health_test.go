@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/zap"
 )
@@ -91,4 +92,24 @@ func TestProbes(t *testing.T) {
 			t.Errorf("%s: health %d", c.name, w.Code)
 		}
 	}
+}
+
+// A part that hangs is named, and not those that are asked beside it; a check
+// that panics is a part that does not work.
+func TestHealth_aPartThatHangsIsNamedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := Component{Name: "database", Check: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		asks := func(name string) Component { // as a check over a socket does
+			return Component{Name: name, Check: func(ctx context.Context) error { return ctx.Err() }}
+		}
+		panics := Component{Name: "rate_limit", Optional: true, Check: func(context.Context) error { panic("a mistake of ours") }}
+		w, _ := ask(t, Handler(Options{Log: zap.NewNop(), Components: []Component{asks("gate"), hangs, panics, asks("envoy")}}), "GET", "/health")
+		want := `{"status":"unhealthy","service":"llm-gateway","components":{"database":{"status":"unhealthy"},"envoy":{"status":"healthy"},"gate":{"status":"healthy"},"rate_limit":{"status":"unhealthy"}}}`
+		if got := strings.TrimSpace(w.Body.String()); w.Code != 503 || got != want {
+			t.Errorf("%d %s", w.Code, got)
+		}
+	})
 }
