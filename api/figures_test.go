@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MaksimVF/llm-gateway/billing"
+	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
 // tell asks a route as the owner of a key, and fails where anything of another
@@ -93,6 +95,32 @@ func TestFigures_ofTwoKeys(t *testing.T) {
 		"usage":{"used_tokens":477,"remaining_tokens":49523,"usage_percentage":0.95,"held_tokens":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"},"key_id":"`+second.ID+`"}`)
 	same(t, d.tell(t, 1, "/usage?group_by=day,model")["rows"], `[{"day":"2026-11-24","model":"other","prompt_tokens":400,"completion_tokens":77,"total_tokens":477,"requests":1,
 		"provenance":{"reported":{"tokens_used":0,"requests_count":0},"estimated":{"tokens_used":477,"requests_count":1},"aborted":{"tokens_used":0,"requests_count":0},"recovered":{"tokens_used":0,"requests_count":0},"expired":{"tokens_used":0,"requests_count":0}}}]`)
+}
+
+// What a model server produced beyond a limit is told as used, and leaves nothing
+// below zero.
+func TestFigures_neverBelowZero(t *testing.T) {
+	d := newDesk(t)
+	id := d.book.NewHoldID()
+	_, err := d.book.Reserve(t.Context(), billing.HoldRequest{ID: id, KeyID: d.keys[0].ID, Model: "m", PromptBound: 10, Ceiling: 10, Choices: 1})
+	if err == nil { // the day's limit is 1,000, the tariff's 10,000
+		err = d.book.Settle(t.Context(), id, billing.Outcome{Prompt: 10, Completion: 11_990, Provenance: billing.Reported})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, d.tell(t, 0, "/limits")["daily"], `{"limit":1000,"used":12000,"remaining":0,"percentage_used":1200,"held":0,"resets_at":"2026-11-25T00:00:00.000000+00:00"}`)
+	same(t, d.tell(t, 0, "/tariff")["usage"], `{"used_tokens":12000,"remaining_tokens":0,"usage_percentage":120,"held_tokens":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"}`)
+	data := asMap(d.tell(t, 0, "/api/v1/key")["data"])
+	same(t, []any{data["usage"], data["limit"], data["limit_remaining"]}, `[12000,10000,0]`)
+
+	beyond := func(most int64) ratelimit.State {
+		return ratelimit.State{Limit: ratelimit.Limit{Max: most, Window: time.Minute}, Remaining: -5}
+	}
+	r := reportOf(d.keys[0], ratelimit.Decision{Requests: beyond(30), Tokens: beyond(900), Concurrent: beyond(2)})
+	if r.Remaining != 0 || r.CurrentCount != 30 || r.Tokens.Remaining != 0 || r.Concurrent.Remaining != 0 {
+		t.Errorf("%+v %+v %+v", r, r.Tokens, r.Concurrent)
+	}
 }
 
 // Days, months and the window of 30 days end at midnight UTC, to the instant.
