@@ -8,7 +8,6 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"unicode/utf8"
 
@@ -92,8 +91,6 @@ func plainMembers(body []byte, nulls bool) *errorReport {
 	}
 	return nil
 }
-
-func urlQuery(r *http.Request) (url.Values, error) { return url.ParseQuery(r.URL.RawQuery) }
 
 // whole is a whole number in a body. JSON Schema's integers include 5.0 and 5e3
 // (2020-12, validation, 6.1.1), which Go's reader refuses.

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -15,10 +14,6 @@ import (
 // unknown), 401 and 429 are everyone's.
 func describe[I, O any](a *admin, op huma.Operation, statuses []int, handle func(context.Context, *I) (*O, error)) { //nolint:gocritic // as the library's function of the same form
 	op.Security = []map[string][]string{{bearerScheme: {}}}
-	if op.Responses == nil {
-		op.Responses = map[string]*huma.Response{}
-	}
-	schema := errorSchema(a.contract.OpenAPI())
 	statuses = slices.Concat(statuses, []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusTooManyRequests})
 	if _, hasBody := reflect.TypeFor[I]().FieldByName("Body"); hasBody {
 		statuses = append(statuses, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
@@ -26,19 +21,7 @@ func describe[I, O any](a *admin, op huma.Operation, statuses []int, handle func
 		op.Middlewares = huma.Middlewares{readBody(op.Method == http.MethodPatch)}
 		op.MaxBodyBytes = 2 * maxAdminBody // readBody has refused it before
 	}
-	for _, status := range statuses {
-		response := &huma.Response{
-			Description: refusals()[status],
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
-		}
-		switch status {
-		case http.StatusUnauthorized:
-			response.Headers = map[string]*huma.Param{"WWW-Authenticate": {Description: "Always Bearer.", Schema: &huma.Schema{Type: huma.TypeString}}}
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds.", Schema: &huma.Schema{Type: huma.TypeInteger}}}
-		}
-		op.Responses[strconv.Itoa(status)] = response
-	}
+	documentErrors(&op, a.contract, refusals(), statuses)
 	huma.Register(a.contract, op, handle)
 }
 
@@ -54,15 +37,4 @@ func refusals() map[int]string {
 		http.StatusTooManyRequests:       "Too many requests without the right token.",
 		http.StatusServiceUnavailable:    "The books do not answer. Nothing was changed that the answer does not name.",
 	}
-}
-
-// csvAndJSON documents a success that can be had in two forms.
-func csvAndJSON[T any](a *admin) map[string]*huma.Response {
-	return map[string]*huma.Response{"200": {
-		Description: http.StatusText(http.StatusOK),
-		Content: map[string]*huma.MediaType{
-			"application/json": {Schema: a.contract.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")},
-			"text/csv":         {Schema: &huma.Schema{Type: huma.TypeString}},
-		},
-	}}
 }

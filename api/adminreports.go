@@ -39,7 +39,7 @@ func (a *admin) reportRoutes() {
 	get := http.MethodGet
 	describe(a, huma.Operation{
 		OperationID: "usage", Method: get, Path: "/admin/usage", Summary: "Used tokens by day, key and model", Tags: []string{"reports"},
-		Responses: csvAndJSON[UsageDocument](a),
+		Responses: map[string]*huma.Response{"200": csvAndJSON[UsageDocument](a.contract, http.StatusText(http.StatusOK))},
 	}, []int{404, 503}, a.usage)
 	describe(a, huma.Operation{
 		OperationID: "stats", Method: get, Path: "/admin/stats", Summary: "Sums over all keys", Tags: []string{"reports"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -74,4 +75,32 @@ func describePages(d *huma.OpenAPI) {
 // errorSchema is the schema of every error, by reference.
 func errorSchema(d *huma.OpenAPI) *huma.Schema {
 	return d.Components.Schemas.Schema(reflect.TypeFor[errorReport](), true, "")
+}
+
+// documentErrors describes the errors that an operation can answer.
+func documentErrors(op *huma.Operation, contract huma.API, texts map[int]string, statuses []int) {
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	for _, status := range statuses {
+		response := &huma.Response{
+			Description: texts[status],
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: errorSchema(contract.OpenAPI())}},
+		}
+		switch status {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			response.Headers = map[string]*huma.Param{"WWW-Authenticate": textHeader("How to authenticate (RFC 6750).")}
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			response.Headers = map[string]*huma.Param{"Retry-After": {Description: "Seconds to wait.", Schema: &huma.Schema{Type: huma.TypeInteger}}}
+		}
+		op.Responses[strconv.Itoa(status)] = response
+	}
+}
+
+// csvAndJSON documents a success that can be had in two forms.
+func csvAndJSON[T any](contract huma.API, description string) *huma.Response {
+	return &huma.Response{Description: description, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: contract.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")},
+		"text/csv":         {Schema: &huma.Schema{Type: huma.TypeString}},
+	}}
 }

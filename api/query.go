@@ -10,32 +10,40 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
-// oneReading refuses queries that could be read in two ways: the library takes
-// the first of several values, and an empty one for none. A list may be given
+// oneReading refuses queries that could be read in two ways. A list may be given
 // with commas or by repeating its name.
 func oneReading(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		writeReport(w, fail(http.StatusBadRequest, codeInvalidValue, "The query cannot be read."))
+	query, refused := plainQuery(r, func(name string) bool { return isList(ctx.Operation(), name) })
+	if refused != nil {
+		writeReport(w, refused)
 		return
 	}
+	r.URL.RawQuery = query.Encode()
+	next(ctx)
+}
+
+// plainQuery reads a query in which each parameter has one value: the library
+// takes the first of several, and an empty one for none. The values of lists are
+// joined with commas.
+func plainQuery(r *http.Request, list func(name string) bool) (url.Values, *errorReport) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fail(http.StatusBadRequest, codeInvalidValue, "The query cannot be read.")
+	}
 	for name, values := range query {
-		if len(values) > 1 && isList(ctx.Operation(), name) {
+		if len(values) > 1 && list(name) {
 			values = []string{strings.Join(values, ",")}
 			query[name] = values
 		}
 		switch {
 		case len(values) > 1:
-			writeReport(w, fail(http.StatusBadRequest, codeInvalidValue, "Give each parameter once.").about(name))
-			return
+			return nil, fail(http.StatusBadRequest, codeInvalidValue, "Give each parameter once.").about(name)
 		case values[0] == "":
-			writeReport(w, fail(http.StatusBadRequest, codeInvalidValue, "A parameter without a value: leave it out, or give it one.").about(name))
-			return
+			return nil, fail(http.StatusBadRequest, codeInvalidValue, "A parameter without a value: leave it out, or give it one.").about(name)
 		}
 	}
-	r.URL.RawQuery = query.Encode()
-	next(ctx)
+	return query, nil
 }
 
 // isList tells whether the operation documents the parameter as an array.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"reflect"
 	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
 
 	"github.com/MaksimVF/llm-gateway/billing"
@@ -113,23 +113,7 @@ func refusalTexts() map[int]string {
 
 // refuses documents errors of an operation.
 func refuses(op *huma.Operation, contract huma.API, statuses ...int) {
-	schema := contract.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[errorReport](), true, "")
-	if op.Responses == nil {
-		op.Responses = map[string]*huma.Response{}
-	}
-	for _, status := range statuses {
-		response := &huma.Response{
-			Description: refusalTexts()[status],
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
-		}
-		switch status {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			response.Headers = map[string]*huma.Param{"WWW-Authenticate": textHeader("How to authenticate (RFC 6750).")}
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			response.Headers = map[string]*huma.Param{"Retry-After": textHeader("Seconds to wait.")}
-		}
-		op.Responses[strconv.Itoa(status)] = response
-	}
+	documentErrors(op, contract, refusalTexts(), statuses)
 }
 
 func textHeader(text string) *huma.Param {
@@ -141,13 +125,8 @@ type keyOf struct{}
 
 // authenticate reads the credential in the gate's way, and refuses in its words.
 func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
-	var authorization []string
-	ctx.EachHeader(func(name, value string) {
-		if name == "Authorization" {
-			authorization = append(authorization, value)
-		}
-	})
-	key, denied := s.o.Authenticate(authorization)
+	r, _ := humago.Unwrap(ctx)
+	key, denied := s.o.Authenticate(r.Header.Values("Authorization"))
 	if denied == nil {
 		next(huma.WithValue(ctx, keyOf{}, key))
 		return
@@ -169,11 +148,8 @@ func (s *server) guarded(ctx huma.Context, next func(huma.Context)) {
 	}
 	e := fail(http.StatusTooManyRequests, codeRateLimited, fmt.Sprintf("More than %d questions a second. They cost you nothing, but please ask more slowly.", guardRate))
 	e.Object.Type = "requests"
-	for name, value := range map[string]string{"Retry-After": strconv.Itoa(int(max(1, math.Ceil(wait.Seconds())))), "Content-Type": "application/json"} {
-		ctx.SetHeader(name, value)
-	}
-	ctx.SetStatus(e.status)
-	_ = compactJSON().Marshal(ctx.BodyWriter(), e) // the client may be gone
+	_, w := humago.Unwrap(ctx)
+	writeReport(w, e.with("Retry-After", strconv.Itoa(int(max(1, math.Ceil(wait.Seconds()))))))
 }
 
 func callerOf(ctx context.Context) billing.Key {

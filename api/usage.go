@@ -3,12 +3,8 @@ package api
 import (
 	"context"
 	"encoding/csv"
-	"errors"
 	"net/http"
-	"reflect"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -31,11 +27,7 @@ type usageQuestion struct {
 
 // usageOperation documents both forms of the answer.
 func (s *server) usageOperation(op huma.Operation) huma.Operation {
-	schema := s.contract.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[usageReport](), true, "")
-	op.Responses["200"] = &huma.Response{Description: "What the key used.", Content: map[string]*huma.MediaType{
-		"application/json": {Schema: schema},
-		"text/csv":         {Schema: &huma.Schema{Type: huma.TypeString}},
-	}}
+	op.Responses["200"] = csvAndJSON[usageReport](s.contract, "What the key used.")
 	return op
 }
 
@@ -115,44 +107,15 @@ func (s *server) usage(ctx context.Context, key billing.Key, from, to string) (u
 	return u, nil
 }
 
-// usageCSV is RFC 4180: a header, and one record for each row.
+// usageCSV is the CSV form: the rows alone.
 func usageCSV(t billing.UsageTable, by []string, from, to string) *huma.StreamResponse {
 	columns := slices.DeleteFunc([]string{"day", "model"}, func(name string) bool { return !slices.Contains(by, name) })
-	sources := []billing.Provenance{billing.Reported, billing.Estimated, billing.Aborted, billing.Recovered, billing.Expired}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		c.SetHeader("Content-Type", "text/csv; charset=utf-8")
 		c.SetHeader("Vary", "Accept")
 		c.SetHeader("Content-Disposition", `attachment; filename="usage-`+from+"-"+to+`.csv"`)
 		w := csv.NewWriter(c.BodyWriter())
-		w.UseCRLF = true
-		header := append(slices.Clone(columns), "prompt_tokens", "completion_tokens", "total_tokens", "requests")
-		for _, p := range sources {
-			header = append(header, string(p))
-		}
-		errs := []error{w.Write(header)}
-		for _, r := range t.Rows {
-			record := make([]string, 0, len(header))
-			for _, name := range columns {
-				record = append(record, map[string]string{"day": r.Day, "model": plainCell(r.Model)}[name])
-			}
-			for _, n := range []int64{r.PromptTokens, r.CompletionTokens, r.TotalTokens, r.Requests} {
-				record = append(record, strconv.FormatInt(n, 10))
-			}
-			for _, p := range sources {
-				record = append(record, strconv.FormatInt(r.Provenance[p].Requests, 10))
-			}
-			errs = append(errs, w.Write(record))
-		}
-		w.Flush()
-		_ = errors.Join(append(errs, w.Error())...) // the client may be gone
+		w.UseCRLF = true              // as RFC 4180 has it
+		_ = writeUsage(w, t, columns) // the client may be gone
 	}}
-}
-
-// plainCell keeps a client's model name from being run as a formula by whoever
-// opens the report in a spreadsheet.
-func plainCell(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-		return "'" + cell
-	}
-	return cell
 }

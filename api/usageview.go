@@ -95,7 +95,10 @@ func OrderColumns(by []string) []string {
 // WriteUsageCSV writes the rows of a report as CSV (RFC 4180 with line feeds):
 // the columns asked for, the figures, and the requests of each provenance.
 func WriteUsageCSV(to io.Writer, t billing.UsageTable, by []string) error {
-	w := csv.NewWriter(to)
+	return writeUsage(csv.NewWriter(to), t, by)
+}
+
+func writeUsage(w *csv.Writer, t billing.UsageTable, by []string) error {
 	header := make([]string, 0, 12)
 	for _, column := range by {
 		if column == "key" {
