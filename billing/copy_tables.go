@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -114,20 +113,24 @@ type reader interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-func columnsOf(ctx context.Context, db reader, table string) (columns []string, err error) {
-	rows, err := db.QueryContext(ctx, "SELECT name FROM pragma_table_info(?) ORDER BY cid", table)
+func columnsOf(ctx context.Context, db reader, table string) ([]string, error) {
+	return texts(db.QueryContext(ctx, "SELECT name FROM pragma_table_info(?) ORDER BY cid", table))
+}
+
+// texts are the rows of a query of one column.
+func texts(rows *sql.Rows, err error) (list []string, _ error) {
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
+		var text string
+		if err := rows.Scan(&text); err != nil {
 			return nil, err
 		}
-		columns = append(columns, name)
+		list = append(list, text)
 	}
-	return columns, rows.Err()
+	return list, rows.Err()
 }
 
 func copyMeta(ctx context.Context, from, to *sql.Tx, name string) error {
@@ -207,6 +210,3 @@ func copyTableIn(ctx context.Context, from *sql.DB, to pgx.Tx, table string) err
 	}))
 	return err
 }
-
-// beside is a path for what a restore keeps, in the folder of the books.
-func beside(path, name string) string { return filepath.Join(filepath.Dir(path), name) }

@@ -148,21 +148,9 @@ func quoted(names ...string) string { return pgx.Identifier(names).Sanitize() }
 
 // tablesOf are the tables of the books in a schema, the migrations' included;
 // other tables cannot be there, or the schema would have been refused.
-func tablesOf(ctx context.Context, tx *sql.Tx, schema string) (tables []string, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT relname::text FROM pg_class
-		WHERE relnamespace = $1::regnamespace AND relkind IN ('r', 'p') ORDER BY relname`, quoted(schema))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, err
-		}
-		tables = append(tables, name)
-	}
-	return tables, rows.Err()
+func tablesOf(ctx context.Context, tx *sql.Tx, schema string) ([]string, error) {
+	return texts(tx.QueryContext(ctx, `SELECT relname::text FROM pg_class
+		WHERE relnamespace = $1::regnamespace AND relkind IN ('r', 'p') ORDER BY relname`, quoted(schema)))
 }
 
 // claimPostgres leaves the mark of the restored books in the data directory.

@@ -116,7 +116,7 @@ func prove(ctx context.Context, o Options, path string) (report AuditReport, err
 	s := &store{path: path}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx, adminBusy, true); err != nil {
-		if strings.Contains(err.Error(), "newer than this program") {
+		if errors.Is(err, errNewerSchema) {
 			err = fmt.Errorf("%w: it was made by a newer version: %w", ErrBackup, err)
 		}
 		return report, err
@@ -148,7 +148,7 @@ func exchangeFile(o Options, m Manifest, staged, aside string) (kept string, err
 		// Charges that wait for other books must not be posted in these.
 		old = append(old, filepath.Join(o.DataDir, spillFile))
 	}
-	folder := beside(o.Path, aside)
+	folder := filepath.Join(filepath.Dir(o.Path), aside)
 	for _, name := range old {
 		_, err := os.Lstat(name)
 		if errors.Is(err, os.ErrNotExist) {

@@ -167,6 +167,9 @@ func (s *store) migrate(ctx context.Context, fresh bool) error {
 	return err
 }
 
+// errNewerSchema: a newer program made the database.
+var errNewerSchema = errors.New("newer than this program's")
+
 // migrateUp brings a schema up to date, and refuses one from the future.
 func migrateUp(ctx context.Context, steps *goose.Provider) error {
 	have, newest, err := steps.GetVersions(ctx)
@@ -174,7 +177,7 @@ func migrateUp(ctx context.Context, steps *goose.Provider) error {
 		return err
 	}
 	if have > newest {
-		return fmt.Errorf("schema version %d is newer than this program's %d", have, newest)
+		return fmt.Errorf("schema version %d is %w %d", have, errNewerSchema, newest)
 	}
 	if have < newest {
 		_, err = steps.Up(ctx)

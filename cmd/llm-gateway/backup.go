@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -92,13 +90,9 @@ schema of PostgreSQL. Charges made since the backup are in those only.`,
 	return cmd
 }
 
-// agreed asks on stderr and reads one line of stdin; only "yes" is a yes.
 func (a *app) agreed(m billing.Manifest) bool {
-	_, _ = fmt.Fprintf(a.stderr, "Replace the books by those of %s (%s keys, %s charges)? The old ones are kept aside. Type yes: ",
-		m.CreatedAt.Format(time.RFC3339), thousands(m.Keys), thousands(m.Charges))
-	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
-	_, _ = fmt.Fprintln(a.stderr)
-	return strings.EqualFold(strings.TrimSpace(answer), "yes")
+	return a.yes(fmt.Sprintf("Replace the books by those of %s (%s keys, %s charges)? The old ones are kept aside.",
+		m.CreatedAt.Format(time.RFC3339), thousands(m.Keys), thousands(m.Charges)))
 }
 
 func restoreError(err error) error {

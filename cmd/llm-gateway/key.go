@@ -304,10 +304,13 @@ is listed in ALLOWED_API_KEYS.`,
 	return cmd
 }
 
-// confirmed asks on stderr and reads one line of stdin; only "yes" is a yes.
 func (a *app) confirmed(k billing.Key, c Config) bool {
-	_, _ = fmt.Fprintf(a.stderr, "Revoke %s, %q, %s tokens per month? It cannot be undone. Type yes: ",
-		k.ID, k.Name, thousands(c.keyDefaults().Limits(k).Limit))
+	return a.yes(fmt.Sprintf("Revoke %s, %q, %s tokens per month? It cannot be undone.", k.ID, k.Name, thousands(c.keyDefaults().Limits(k).Limit)))
+}
+
+// yes asks on stderr and reads one line of stdin; only "yes" is a yes.
+func (a *app) yes(question string) bool {
+	_, _ = fmt.Fprintf(a.stderr, "%s Type yes: ", question)
 	answer, _ := bufio.NewReader(io.LimitReader(a.stdin, 1<<10)).ReadString('\n') // a missing answer is a no
 	_, _ = fmt.Fprintln(a.stderr)
 	return strings.EqualFold(strings.TrimSpace(answer), "yes")
