@@ -38,14 +38,16 @@ type LimitsView struct {
 
 // Limits are those that apply to a key.
 func (d Defaults) Limits(k billing.Key) LimitsView {
+	own := k.Limits()
+	rpm, tpm, concurrent := k.Rates()
 	return LimitsView{
-		Limit:   cmp.Or(k.Own.Tariff, d.Tariff),
-		Daily:   cmp.Or(k.Own.Daily, d.Daily),
-		Monthly: cmp.Or(k.Own.Monthly, d.Monthly),
-		RPM:     k.RPM,
+		Limit:   cmp.Or(own.Tariff, d.Tariff),
+		Daily:   cmp.Or(own.Daily, d.Daily),
+		Monthly: cmp.Or(own.Monthly, d.Monthly),
+		RPM:     rpm,
 
-		TPM:        cmp.Or(k.TPM, d.TokensPerMinute),
-		Concurrent: cmp.Or(k.Concurrent, d.Concurrent),
+		TPM:        cmp.Or(tpm, d.TokensPerMinute),
+		Concurrent: cmp.Or(concurrent, d.Concurrent),
 	}
 }
 

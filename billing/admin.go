@@ -20,7 +20,8 @@ type NewKey struct {
 	TPM               int64     // tokens per minute
 	Concurrent        int64     // requests at once
 	ExpiresAt         time.Time // zero = never
-	Models            []string  // empty = all
+	Models            []string  // patterns of ModelMatches; empty = all
+	Plan              string    // name of a tariff, "" = none
 	Origin            string    // "" = "created"
 }
 
@@ -155,6 +156,15 @@ func (a *Admin) create(ctx context.Context, n NewKey, first bool) (k Key, secret
 			}
 		}
 		made = true
+		if n.Plan != "" {
+			plans, err := loadTariffs(tx)
+			if err != nil {
+				return err
+			}
+			if k.Plan = plans[n.Plan]; k.Plan == nil {
+				return ErrUnknownTariff
+			}
+		}
 		return addKey(tx, k, a.digests, secret)
 	})
 	if err == nil && !made {
@@ -164,7 +174,7 @@ func (a *Admin) create(ctx context.Context, n NewKey, first bool) (k Key, secret
 }
 
 func (n *NewKey) validate(now time.Time) error {
-	for _, limit := range []int64{n.Limits.Tariff, n.Limits.Daily, n.Limits.Monthly, n.RPM, n.TPM, n.Concurrent} {
+	for _, limit := range []int64{n.Limits.Tariff, n.Limits.Daily, n.Limits.Monthly, n.Limits.Money, n.RPM, n.TPM, n.Concurrent} {
 		if limit < 0 {
 			return fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
 		}
@@ -187,12 +197,16 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 	if err := db.Order("created_at, id").Find(&rows).Error; err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}
+	plans, err := loadTariffs(db)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
 	p := periodOf(a.opt.Now())
 	var figures []struct {
 		KeyID                                  string
 		Today, Month, Held, ReqsDay, ReqsMonth int64
 	}
-	err := db.Raw(`SELECT key_id, CAST(sum(CASE WHEN day = ? THEN used ELSE 0 END) AS BIGINT) AS today,
+	err = db.Raw(`SELECT key_id, CAST(sum(CASE WHEN day = ? THEN used ELSE 0 END) AS BIGINT) AS today,
 			CAST(sum(CASE WHEN day LIKE ? THEN used ELSE 0 END) AS BIGINT) AS month,
 			CAST(sum(held) AS BIGINT) AS held,
 			CAST(sum(CASE WHEN day = ? THEN requests ELSE 0 END) AS BIGINT) AS reqs_day,
@@ -204,7 +218,7 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 	at := map[string]int{}
 	list := make([]KeyUsage, len(rows))
 	for i := range rows {
-		if list[i].Key, err = rows[i].key(); err != nil {
+		if list[i].Key, err = rows[i].key(plans); err != nil {
 			return nil, fmt.Errorf("list keys: %w", err)
 		}
 		at[rows[i].ID] = i
@@ -225,7 +239,11 @@ func (a *Admin) Find(ctx context.Context, ref string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("find key: %w", err)
 	}
-	return row.key()
+	plans, err := loadTariffs(a.store.read.WithContext(ctx))
+	if err != nil {
+		return Key{}, fmt.Errorf("find key: %w", err)
+	}
+	return row.key(plans)
 }
 
 func (a *Admin) row(tx *gorm.DB, ref string) (*keyRow, error) {
@@ -311,7 +329,11 @@ func (a *Admin) change(ctx context.Context, ref string, columns func(Key) map[st
 		if err != nil {
 			return err
 		}
-		if old, err = row.key(); err != nil {
+		plans, err := loadTariffs(tx)
+		if err != nil {
+			return err
+		}
+		if old, err = row.key(plans); err != nil {
 			return err
 		}
 		set := columns(old)
@@ -333,7 +355,7 @@ func (a *Admin) change(ctx context.Context, ref string, columns func(Key) map[st
 		if row, err = a.row(tx, row.ID); err != nil {
 			return err
 		}
-		now, err = row.key()
+		now, err = row.key(plans)
 		return err
 	})
 	return old, now, err

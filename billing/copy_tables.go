@@ -13,10 +13,15 @@ import (
 
 // booksTables are what is copied between databases; meta is not one of them,
 // because each database has entries of its own there.
-func booksTables() []string { return []string{"keys", "accounts", "holds", "charges"} }
+func booksTables() []string {
+	return []string{"tariffs", "keys", "prices", "accounts", "holds", "charges", "links", "changes"}
+}
+
+// emptied are the tables that a new database has rows in.
+func emptied() string { return "DELETE FROM tariffs" }
 
 // metaCopied are the entries of meta that belong to the books.
-func metaCopied() []string { return []string{"instance", "key_rev", "pepper_check"} }
+func metaCopied() []string { return []string{"instance", "key_rev", "pepper_check", "currency"} }
 
 // copyOut writes the books that are in PostgreSQL to a new SQLite database, as
 // they are at one instant.
@@ -42,6 +47,9 @@ func (s *store) copyOut(ctx context.Context, path string) (err error) {
 	target, err := pool.BeginTx(ctx, nil)
 	if err != nil {
 		return err
+	}
+	if _, err := target.ExecContext(ctx, emptied()); err != nil {
+		return errors.Join(err, target.Rollback())
 	}
 	for _, table := range booksTables() {
 		if err := copyTable(ctx, source, target, table); err != nil {
@@ -159,6 +167,9 @@ func copyIn(ctx context.Context, path string, to *pgx.Conn) (err error) {
 		return err
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // after the commit it does nothing
+	if _, err := tx.Exec(ctx, emptied()); err != nil {
+		return err
+	}
 	for _, table := range booksTables() {
 		if err := copyTableIn(ctx, from, tx, table); err != nil {
 			return fmt.Errorf("copy %s: %w", table, err)

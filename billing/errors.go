@@ -13,8 +13,12 @@ var (
 	ErrUnknownKey = errors.New("unknown key")
 	// ErrRevokedKey: the key was revoked; a revocation is never undone.
 	ErrRevokedKey = errors.New("revoked key")
+	// ErrBlockedKey: the key is blocked until an operator lets it in again.
+	ErrBlockedKey = errors.New("blocked key")
 	// ErrExpiredKey: the key's ExpiresAt has passed.
 	ErrExpiredKey = errors.New("expired key")
+	// ErrUnknownTariff: no tariff has this name.
+	ErrUnknownTariff = errors.New("unknown tariff")
 	// ErrUnavailable: the books are too slow or failing; nothing was held.
 	ErrUnavailable = errors.New("books unavailable")
 	// ErrUnknownHold: the books never saw this hold.

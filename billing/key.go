@@ -1,17 +1,21 @@
 package billing
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// Limits are token budgets of one key. Zero means "not set on the key": the
-// gateway's default applies. Periods are calendar days and months in UTC.
+// Limits are budgets of one key. Zero means "not set": that of the key's plan
+// applies, else the gateway's default. Periods are calendar days and months in
+// UTC.
 type Limits struct {
 	Tariff  int64 // tokens per calendar month by the key's tariff
 	Daily   int64 // tokens per day
 	Monthly int64 // tokens per calendar month
+	Money   int64 // nano-units per calendar month; zero at last means no such budget
 }
 
 // or fills what is not set from d.
@@ -25,6 +29,9 @@ func (l Limits) or(d Limits) Limits {
 	if l.Monthly <= 0 {
 		l.Monthly = d.Monthly
 	}
+	if l.Money <= 0 {
+		l.Money = d.Money
+	}
 	return l
 }
 
@@ -35,6 +42,16 @@ const (
 	OriginDemo    = "demo"    // made for a gateway that had none
 )
 
+// Tariff is a named plan: limits that many keys share.
+type Tariff struct {
+	Name        string // lower case letters, digits and hyphens
+	Description string
+	Limits      Limits // Tariff is > 0
+	RPM         int64  // requests per minute, 0 = the gateway's default
+	TPM         int64  // tokens per minute, 0 = the gateway's default
+	Concurrent  int64  // requests at once, 0 = the gateway's default
+}
+
 // Key is what the books know about a client's key; the secret is not in it.
 // A Key handed out is a snapshot: its slices must not be modified.
 type Key struct {
@@ -42,14 +59,46 @@ type Key struct {
 	Name        string
 	Description string
 	Display     string   // prefix and last four characters of long secrets, else ""
-	Own         Limits   // as set on the key; Book.Effective fills the defaults in
-	RPM         int64    // requests per window of its own, 0 = the gateway's default
-	TPM         int64    // tokens per minute, 0 = none
-	Concurrent  int64    // requests at once, 0 = none
-	Models      []string // allowed models, empty = all
-	Origin      string   // "created", "env" or "demo"
+	Own         Limits   // as set on the key; Limits fills the plan's in, Book.Effective the defaults
+	RPM         int64    // requests per minute of its own, 0 = the plan's; Rates fills it in
+	TPM         int64    // tokens per minute of its own, 0 = the plan's
+	Concurrent  int64    // requests at once of its own, 0 = the plan's
+	Plan        *Tariff  // nil = none
+	Models      []string // allowed models, patterns of ModelMatches; empty = all
+	Origin      string   // one of the Origin constants
 
-	CreatedAt, ExpiresAt, RevokedAt time.Time // UTC; zero = never
+	CreatedAt, ExpiresAt, RevokedAt, BlockedAt time.Time // UTC; zero = never
+}
+
+// Limits are the key's own budgets, else its plan's; zero where neither says.
+func (k *Key) Limits() Limits {
+	if k.Plan == nil {
+		return k.Own
+	}
+	return k.Own.or(k.Plan.Limits)
+}
+
+// Rates are the key's own requests per minute, tokens per minute and requests
+// at once, else its plan's; zero where neither says.
+func (k *Key) Rates() (rpm, tpm, concurrent int64) {
+	rpm, tpm, concurrent = k.RPM, k.TPM, k.Concurrent
+	if p := k.Plan; p != nil {
+		rpm, tpm, concurrent = cmp.Or(rpm, p.RPM), cmp.Or(tpm, p.TPM), cmp.Or(concurrent, p.Concurrent)
+	}
+	return rpm, tpm, concurrent
+}
+
+// AllowsModel says whether the key may use a model.
+func (k *Key) AllowsModel(model string) bool {
+	return len(k.Models) == 0 || slices.ContainsFunc(k.Models, func(pattern string) bool { return ModelMatches(pattern, model) })
+}
+
+// planName is the name of the key's plan, "" for none.
+func (k *Key) planName() string {
+	if k.Plan == nil {
+		return ""
+	}
+	return k.Plan.Name
 }
 
 // usable says why a key may not be used at now, nil when it may.
@@ -57,6 +106,8 @@ func (k *Key) usable(now time.Time) error {
 	switch {
 	case !k.RevokedAt.IsZero():
 		return ErrRevokedKey
+	case !k.BlockedAt.IsZero():
+		return ErrBlockedKey
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 		return ErrExpiredKey
 	}

@@ -18,25 +18,36 @@ type keyring struct {
 	mu       sync.RWMutex
 	byDigest map[digest]*Key
 	byID     map[string]*Key
+	tariffs  tariffs
+	prices   *priceList
 	unkeyed  bool  // plain digests exist beside a pepper
 	rev      int64 // newest change seen
 }
 
 func newKeyring(d *digester) *keyring {
-	return &keyring{digests: d, byDigest: map[digest]*Key{}, byID: map[string]*Key{}}
+	return &keyring{digests: d, byDigest: map[digest]*Key{}, byID: map[string]*Key{}, prices: newPriceList(nil)}
 }
 
-// load takes over what changed since the last load.
+// load takes over what changed since the last load: keys, and all tariffs and
+// prices, which are few.
 func (r *keyring) load(db *gorm.DB) error {
 	r.loading.Lock()
 	defer r.loading.Unlock()
+	tariffs, err := loadTariffs(db)
+	if err != nil {
+		return fmt.Errorf("load tariffs: %w", err)
+	}
+	prices, err := loadPrices(db)
+	if err != nil {
+		return fmt.Errorf("load prices: %w", err)
+	}
 	var rows []keyRow
 	if err := db.Where("rev > ?", r.rev).Order("rev").Find(&rows).Error; err != nil {
 		return fmt.Errorf("load keys: %w", err)
 	}
 	keys := make([]Key, len(rows))
 	for i := range rows {
-		k, err := rows[i].key()
+		k, err := rows[i].key(tariffs)
 		if err != nil {
 			return fmt.Errorf("load key %s: %w", rows[i].ID, err)
 		}
@@ -52,7 +63,51 @@ func (r *keyring) load(db *gorm.DB) error {
 		r.unkeyed = r.unkeyed || rows[i].DigestKind == kindSHA256
 		r.rev = max(r.rev, rows[i].Rev)
 	}
+	r.prices = newPriceList(prices)
+	r.replan(tariffs)
 	return nil
+}
+
+// replan gives each key its plan as it is now. A Key that was handed out stays
+// as it was, so one that changes is replaced.
+func (r *keyring) replan(now tariffs) {
+	before := r.tariffs
+	r.tariffs = now
+	replaced := map[*Key]*Key{}
+	for id, k := range r.byID {
+		if k.Plan == nil {
+			continue
+		}
+		plan := now[k.Plan.Name]
+		if was := before[k.Plan.Name]; k.Plan == plan || was != nil && plan != nil && *was == *plan {
+			continue
+		}
+		fresh := *k
+		fresh.Plan = plan
+		replaced[k], r.byID[id] = &fresh, &fresh
+	}
+	if len(replaced) == 0 {
+		return
+	}
+	for digest, k := range r.byDigest {
+		if fresh := replaced[k]; fresh != nil {
+			r.byDigest[digest] = fresh
+		}
+	}
+}
+
+// price is the price of a model at an instant, nil for none.
+func (r *keyring) price(model string, at time.Time) *Price {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.prices.at(model, at)
+}
+
+// priceByID is a price that a hold refers to, nil for none.
+func (r *keyring) priceByID(id int64) *Price {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.prices.byID[id]
 }
 
 // find looks a presented secret up.
@@ -114,8 +169,9 @@ func (b *Book) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Effective is what limits k: its own where set, else the gateway's defaults.
-func (b *Book) Effective(k Key) Limits { return k.Own.or(b.opt.Defaults) }
+// Effective is what limits k: its own where set, else its plan's, else the
+// gateway's defaults.
+func (b *Book) Effective(k Key) Limits { return k.Limits().or(b.opt.Defaults) }
 
 // newKey mints the public part of a key.
 func newKey(n NewKey, secret string, now time.Time) (Key, error) {

@@ -44,7 +44,11 @@ func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration, r
 		if err != nil {
 			return err
 		}
-		if r.Old, err = row.key(); err != nil {
+		tariffs, err := loadTariffs(tx)
+		if err != nil {
+			return err
+		}
+		if r.Old, err = row.key(tariffs); err != nil {
 			return err
 		}
 		now := a.opt.Now()
@@ -54,6 +58,7 @@ func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration, r
 		if r.New, err = newKey(r.Old.successor(), r.Secret, now); err != nil {
 			return err
 		}
+		r.New.Plan = r.Old.Plan
 		if err := addKey(tx, r.New, a.digests, r.Secret); err != nil {
 			return err
 		}

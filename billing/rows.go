@@ -24,23 +24,27 @@ type keyRow struct {
 	RPM         int64 `gorm:"column:rpm"`
 	TPM         int64 `gorm:"column:tpm"`
 	Concurrent  int64
+	Plan        string
+	Money       int64
 	Models      string
 	Origin      string
 	CreatedAt   int64 `gorm:"autoCreateTime:false"`
 	ExpiresAt   int64
 	RevokedAt   int64
+	BlockedAt   int64
 	Rev         int64
 }
 
 // TableName is read by GORM.
 func (keyRow) TableName() string { return "keys" }
 
-func (r *keyRow) key() (Key, error) {
+// key is the row with its plan, which is one of tariffs.
+func (r *keyRow) key(tariffs tariffs) (Key, error) {
 	k := Key{
 		ID: r.ID, Name: r.Name, Description: r.Description, Display: r.Display,
-		Own: Limits{Tariff: r.Tariff, Daily: r.Daily, Monthly: r.Monthly},
-		RPM: r.RPM, TPM: r.TPM, Concurrent: r.Concurrent, Origin: r.Origin,
-		CreatedAt: instant(r.CreatedAt), ExpiresAt: instant(r.ExpiresAt), RevokedAt: instant(r.RevokedAt),
+		Own: Limits{Tariff: r.Tariff, Daily: r.Daily, Monthly: r.Monthly, Money: r.Money},
+		RPM: r.RPM, TPM: r.TPM, Concurrent: r.Concurrent, Plan: tariffs[r.Plan], Origin: r.Origin,
+		CreatedAt: instant(r.CreatedAt), ExpiresAt: instant(r.ExpiresAt), RevokedAt: instant(r.RevokedAt), BlockedAt: instant(r.BlockedAt),
 	}
 	if r.Models == "" {
 		return k, nil
@@ -72,10 +76,10 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 	return tx.Create(&keyRow{
 		ID: k.ID, Digest: sum[:], DigestKind: d.kind(),
 		Name: k.Name, Description: k.Description, Display: k.Display,
-		Tariff: k.Own.Tariff, Daily: k.Own.Daily, Monthly: k.Own.Monthly,
+		Tariff: k.Own.Tariff, Daily: k.Own.Daily, Monthly: k.Own.Monthly, Money: k.Own.Money, Plan: k.planName(),
 		RPM: k.RPM, TPM: k.TPM, Concurrent: k.Concurrent,
 		Models: models, Origin: k.Origin,
-		CreatedAt: micros(k.CreatedAt), ExpiresAt: micros(k.ExpiresAt), RevokedAt: micros(k.RevokedAt),
+		CreatedAt: micros(k.CreatedAt), ExpiresAt: micros(k.ExpiresAt), RevokedAt: micros(k.RevokedAt), BlockedAt: micros(k.BlockedAt),
 		Rev: rev,
 	}).Error
 }

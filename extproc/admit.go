@@ -100,7 +100,7 @@ func (x *exchange) admit(ctx context.Context, body []byte) ([]byte, *refusal) {
 		return nil, r
 	}
 	x.request = request
-	if len(x.key.Models) > 0 && !slices.Contains(x.key.Models, request.model) {
+	if !x.key.AllowsModel(request.model) {
 		return nil, modelNotAllowed()
 	}
 	if r := x.take(ctx, body); r != nil {

@@ -8,18 +8,19 @@ import (
 	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
 
-// LimitsOf are a key's rate limits: its own, per minute, where it has any, else
-// the gateway's.
+// LimitsOf are a key's rate limits: its own or its plan's, per minute, where
+// they have any, else the gateway's.
 func LimitsOf(k billing.Key, defaults ratelimit.Limits) ratelimit.Limits {
 	l := defaults
-	if k.RPM > 0 {
-		l.Requests = ratelimit.Limit{Max: k.RPM, Window: time.Minute}
+	rpm, tpm, concurrent := k.Rates()
+	if rpm > 0 {
+		l.Requests = ratelimit.Limit{Max: rpm, Window: time.Minute}
 	}
-	if k.TPM > 0 {
-		l.Tokens = ratelimit.Limit{Max: k.TPM, Window: time.Minute}
+	if tpm > 0 {
+		l.Tokens = ratelimit.Limit{Max: tpm, Window: time.Minute}
 	}
-	if k.Concurrent > 0 {
-		l.Concurrent = k.Concurrent
+	if concurrent > 0 {
+		l.Concurrent = concurrent
 	}
 	return l
 }

@@ -186,7 +186,8 @@ func (x *exchange) reserveRefusal(err error) *refusal {
 }
 
 func isKeyError(err error) bool {
-	return errors.Is(err, billing.ErrUnknownKey) || errors.Is(err, billing.ErrRevokedKey) || errors.Is(err, billing.ErrExpiredKey)
+	return errors.Is(err, billing.ErrUnknownKey) || errors.Is(err, billing.ErrRevokedKey) ||
+		errors.Is(err, billing.ErrExpiredKey) || errors.Is(err, billing.ErrBlockedKey)
 }
 
 // requestHeadersOf tell where a client stands in its request window: the names
