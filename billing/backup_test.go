@@ -320,7 +320,7 @@ func TestARestoreKeepsWaitingChargesOfTheSameBooks(t *testing.T) {
 				there = home{}.options(t, nil)
 				shut(t, openBook(t, there))
 			}
-			e := entry{ID: b.NewHoldID(), KeyID: mustKey(t, b, secret).ID, Day: "2026-11-24", Prompt: 3, Completion: 4, Provenance: Reported, SettledAt: 1}
+			e := entry{ID: b.NewHoldID(), KeyID: mustKey(t, b, secret).ID, Day: "2026-11-24", Tokens: Tokens{Prompt: 3, Completion: 4}, Provenance: Reported, SettledAt: 1}
 			shut(t, b)
 			line, err := json.Marshal(e)
 			if err != nil {

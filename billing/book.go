@@ -124,10 +124,10 @@ func (b *Book) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.recover(); err != nil {
+	if err := b.keys.load(b.store.read); err != nil { // prices first: recovery reckons with them
 		return err
 	}
-	if err := b.keys.load(b.store.read); err != nil {
+	if err := b.recover(); err != nil {
 		return err
 	}
 	if err := b.engine.begin(); err != nil {

@@ -41,10 +41,10 @@ var (
 	ErrClosed = errors.New("books closed")
 )
 
-// BudgetError says which budget refused a hold. All figures are tokens.
-// It is returned by pointer; find it with errors.As.
+// BudgetError says which budget refused a hold. Its figures are tokens, those
+// of BudgetMoney nano-units. It is returned by pointer; find it with errors.As.
 type BudgetError struct {
-	Budget  string        // "daily", "monthly" or "tariff"
+	Budget  string        // "daily", "monthly", "tariff" or BudgetMoney
 	Limit   int64         // the budget's limit
 	Used    int64         // posted in the period
 	Held    int64         // in open holds of the period
@@ -54,6 +54,10 @@ type BudgetError struct {
 
 // Error names the budget and its figures, never the key.
 func (e *BudgetError) Error() string {
+	if e.Budget == BudgetMoney {
+		return fmt.Sprintf("%s budget exhausted: limit %s, used %s, held %s, needed %s",
+			e.Budget, Money(e.Limit), Money(e.Used), Money(e.Held), Money(e.Needed))
+	}
 	return fmt.Sprintf("%s budget exhausted: limit %d, used %d, held %d, needed %d",
 		e.Budget, e.Limit, e.Used, e.Held, e.Needed)
 }

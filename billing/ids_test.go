@@ -167,9 +167,10 @@ func TestBudgetsHoldOverManyClocks(t *testing.T) {
 				}
 				continue
 			}
-			a.add(h.day, 0, need)
+			a.add(h.day, h.holding())
 			cost := rnd.Int64N(need + 1)
-			a.add(h.day, cost, -need)
+			a.add(h.day, h.ended())
+			a.add(h.day, delta{used: amount{tokens: cost}})
 			taken[h.day] += cost
 		}
 	}

@@ -2,18 +2,18 @@ package billing
 
 import "go.uber.org/zap"
 
-// growth is by how much a charge raised what is used of the current day and of
-// the current month, in tokens.
-type growth struct{ today, month int64 }
+// growth is by how much a charge raised what is used: tokens of the current day
+// and of the current month, nano-units of the current month.
+type growth struct{ today, month, money int64 }
 
 // grown is what a charge of the given day raises in a: figures of a day or a
 // month that is over can be near no limit any more. It mirrors add.
-func (a *account) grown(day string, used int64) (g growth) {
+func (a *account) grown(day string, used amount) (g growth) {
 	if a.day == day {
-		g.today = used
+		g.today = used.tokens
 	}
 	if a.month == day[:7] {
-		g.month = used
+		g.month, g.money = used.tokens, used.money
 	}
 	return g
 }
@@ -29,9 +29,9 @@ func (b *budget) crossed(grown int64) bool {
 
 // crossings are the budgets that crossed when the account grew; they are as
 // they are after it.
-func crossings(bs *[3]budget, g growth) []budget {
+func crossings(bs *budgets, g growth) []budget {
 	var list []budget
-	for i, grown := range []int64{g.today, g.month, g.month} {
+	for i, grown := range []int64{g.today, g.month, g.month, g.money} {
 		if bs[i].crossed(grown) {
 			list = append(list, bs[i])
 		}
@@ -48,7 +48,7 @@ func (b *Book) nearing(keyID string, a *account, g growth) []budget {
 	if a.day < p.day {
 		g.today = 0
 	}
-	if g.month <= 0 || a.month < p.month {
+	if g.month <= 0 && g.money <= 0 || a.month < p.month {
 		return nil
 	}
 	k := b.keys.get(keyID)
@@ -74,9 +74,12 @@ func (b *Book) sayNear(keyID string, crossed []budget) {
 		if c.figures.used >= c.limit {
 			text = "budget used up"
 		}
+		limit, used := zap.Int64("limit_tokens", c.limit), zap.Int64("used_tokens", c.figures.used)
+		if c.name == BudgetMoney {
+			limit, used = zap.Stringer("limit_money", Money(c.limit)), zap.Stringer("used_money", Money(c.figures.used))
+		}
 		b.log.Warn(text, zap.String("key_id", keyID), zap.String("key", masked), zap.String("budget", c.name),
-			zap.Int64("limit_tokens", c.limit), zap.Int64("used_tokens", c.figures.used),
-			zap.Duration("resets_in_ms", c.resetIn))
+			limit, used, zap.Duration("resets_in_ms", c.resetIn))
 	}
 }
 
@@ -92,7 +95,7 @@ func (e *pgBooks) nearing(moved []movement) {
 	e.copies.mu.Lock()
 	for _, m := range moved {
 		known := e.copies.of[m.keyID]
-		if m.used <= 0 || known == nil {
+		if m.used == (amount{}) || known == nil {
 			continue
 		}
 		k := keys[m.keyID]
@@ -103,10 +106,12 @@ func (e *pgBooks) nearing(moved []movement) {
 		if m.day == k.account.day {
 			others := k.account.thisMonth.used - k.account.today.used
 			k.account.today.used, k.account.thisMonth.used = m.after, others+m.after
+			// Money's figures are of the month alone; the copy has moved already.
 		}
 		g := k.account.grown(m.day, m.used)
 		k.growth.today += g.today
 		k.growth.month += g.month
+		k.growth.money += g.money
 	}
 	e.copies.mu.Unlock()
 	for id, k := range keys {

@@ -6,13 +6,13 @@ import (
 )
 
 // withoutMoney takes from a copy of the books what version 4 brought.
-const withoutMoney = `DROP INDEX charges_link; DROP TABLE tariffs; DROP TABLE prices; DROP TABLE links; DROP TABLE changes;
+const withoutMoney = `DROP TABLE tariffs; DROP TABLE prices; DROP TABLE links; DROP TABLE changes;
 	ALTER TABLE keys DROP COLUMN plan; ALTER TABLE keys DROP COLUMN money; ALTER TABLE keys DROP COLUMN blocked_at;
 	ALTER TABLE accounts DROP COLUMN spent; ALTER TABLE accounts DROP COLUMN reserved;
 	ALTER TABLE holds DROP COLUMN price; ALTER TABLE holds DROP COLUMN cost;
 	ALTER TABLE charges DROP COLUMN cache_write; ALTER TABLE charges DROP COLUMN audio_prompt;
 	ALTER TABLE charges DROP COLUMN audio_completion; ALTER TABLE charges DROP COLUMN price; ALTER TABLE charges DROP COLUMN cost;
-	ALTER TABLE charges DROP COLUMN hold_cost; ALTER TABLE charges DROP COLUMN writer; ALTER TABLE charges DROP COLUMN link;`
+	ALTER TABLE charges DROP COLUMN hold_cost;`
 
 // A backup of books that had no index for a key's days yet is brought up to this
 // program's schema, here and in PostgreSQL.

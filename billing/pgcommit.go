@@ -121,7 +121,10 @@ func (e *pgBooks) tryWrite(ctx context.Context, b *pgBatch) (posted int64, unsur
 		out.Queue(pgBegin)
 		out.Queue(pgLockKeys, b.keys.sorted())
 	}
-	w := e.decide(b, &seen, now)
+	w, err := e.decide(b, &seen, now)
+	if err != nil {
+		return 0, false, err
+	}
 	w.queue(out, micros(now))
 	if b.ping {
 		out.Queue(pgRenew, e.replica, e.book.opt.Lease.Microseconds())
@@ -146,8 +149,8 @@ type sight struct {
 }
 
 type keyNow struct {
-	limits               Limits
-	expiresAt, revokedAt int64
+	limits                          Limits // its own or its plan's
+	expiresAt, revokedAt, blockedAt int64
 }
 
 // look begins the transaction, takes the locks and reads what the decisions
@@ -178,7 +181,7 @@ func (e *pgBooks) look(ctx context.Context, conn *pgx.Conn, b *pgBatch) (seen si
 	seen.keys = map[string]keyNow{}
 	var id string
 	var k keyNow
-	err = scanAll(answers, []any{&id, &k.limits.Tariff, &k.limits.Daily, &k.limits.Monthly, &k.expiresAt, &k.revokedAt}, func() {
+	err = scanAll(answers, []any{&id, &k.limits.Tariff, &k.limits.Daily, &k.limits.Monthly, &k.limits.Money, &k.expiresAt, &k.revokedAt, &k.blockedAt}, func() {
 		seen.keys[id] = k
 	})
 	if err != nil {
@@ -223,8 +226,8 @@ func scanAll(answers pgx.BatchResults, into []any, each func()) error {
 // decide goes through the batch in its order, grants or refuses each reserve
 // over what the database says and this batch has given so far, and returns
 // what is to be written. It changes nothing but the operations.
-func (e *pgBooks) decide(b *pgBatch, seen *sight, now time.Time) *pgWrites {
-	w := &pgWrites{replica: e.replica, marks: b.marks}
+func (e *pgBooks) decide(b *pgBatch, seen *sight, now time.Time) (*pgWrites, error) {
+	w := &pgWrites{replica: e.replica, writer: e.replica, marks: b.marks}
 	given := map[string]*accountCopy{}
 	at := func(keyID string) *accountCopy {
 		if given[keyID] == nil {
@@ -236,9 +239,9 @@ func (e *pgBooks) decide(b *pgBatch, seen *sight, now time.Time) *pgWrites {
 		}
 		return given[keyID]
 	}
-	freed := func(keyID, day, id string, used, held int64) {
+	freed := func(keyID, day, id string, d delta) {
 		if _, open := seen.open[id]; open {
-			at(keyID).account.add(day, used, -held)
+			at(keyID).account.add(day, d)
 			delete(seen.open, id)
 		}
 	}
@@ -249,24 +252,26 @@ func (e *pgBooks) decide(b *pgBatch, seen *sight, now time.Time) *pgWrites {
 			if o.refused = e.grant(o.hold, seen, c, now); o.refused != nil {
 				continue
 			}
-			c.account.add(o.hold.day, 0, o.hold.tokens)
+			c.account.add(o.hold.day, o.hold.holding())
 			w.hold(o.hold)
 			if _, there := seen.days[accountKey{o.hold.keyID, o.hold.day}]; !there {
 				w.account(o.hold.keyID, o.hold.day)
 			}
 		case opSettle:
-			freed(o.entry.KeyID, o.entry.Day, o.entry.ID, o.entry.total(), o.entry.HoldTokens)
-			w.settle(o.entry)
+			freed(o.entry.KeyID, o.entry.Day, o.entry.ID, delta{o.entry.amount(), amount{-o.entry.HoldTokens, -o.entry.HoldCost}})
+			if err := w.settle(o.entry); err != nil {
+				return nil, err
+			}
 		case opVoid:
-			freed(o.hold.keyID, o.hold.day, o.hold.id, 0, o.hold.tokens)
+			freed(o.hold.keyID, o.hold.day, o.hold.id, o.hold.ended())
 			w.voids = append(w.voids, o.hold.id)
 		case opErase:
-			freed(o.hold.keyID, o.hold.day, o.hold.id, 0, o.hold.tokens)
+			freed(o.hold.keyID, o.hold.day, o.hold.id, o.hold.ended())
 			w.ends = append(w.ends, o.hold.id)
 		case opCorrect, opPing, opTask:
 		}
 	}
-	return w
+	return w, nil
 }
 
 // grant decides one reserve by the key as it is in the database.
@@ -275,7 +280,7 @@ func (e *pgBooks) grant(h *openHold, seen *sight, c *accountCopy, now time.Time)
 	if !ok {
 		return fmt.Errorf("%w", ErrUnknownKey)
 	}
-	k := Key{ExpiresAt: instant(row.expiresAt), RevokedAt: instant(row.revokedAt)}
+	k := Key{ExpiresAt: instant(row.expiresAt), RevokedAt: instant(row.revokedAt), BlockedAt: instant(row.blockedAt)}
 	if err := k.usable(now); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnknownKey, err)
 	}

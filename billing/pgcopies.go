@@ -33,8 +33,8 @@ type accountCopy struct {
 
 // accountRow is the sum of a day, or of the days of a month.
 type accountRow struct {
-	day        string // "2026-11-23" or "2026-11"
-	used, held int64
+	day string // "2026-11-23" or "2026-11"
+	delta
 }
 
 // newCopy is the account of the given rows, in the period p or in the newest
@@ -50,7 +50,7 @@ func newCopy(p period, rows []accountRow) *accountCopy {
 	c := &accountCopy{period: p, read: time.Now()}
 	c.account.roll(p)
 	for _, r := range rows {
-		c.account.add(r.day, r.used, r.held)
+		c.account.add(r.day, r.delta)
 	}
 	return c
 }
@@ -78,7 +78,7 @@ func (c *accountCopies) committed(seen map[string]*accountCopy, moved []movement
 	}
 	for _, m := range moved {
 		if known := c.of[m.keyID]; known != nil {
-			known.account.add(m.day, m.used, m.held)
+			known.account.add(m.day, m.delta)
 		}
 	}
 }
@@ -133,18 +133,19 @@ func (e *pgBooks) readAccount(keyID string) (*accountCopy, error) {
 	defer cancel()
 	p := e.copies.current()
 	var found []struct {
-		P          string
-		Used, Held int64
+		P                           string
+		Used, Held, Spent, Reserved int64
 	}
 	err := e.book.store.read.WithContext(ctx).Raw(`SELECT CASE WHEN day < ? THEN left(day, 7) ELSE day END AS p,
-		CAST(sum(used) AS bigint) AS used, CAST(sum(held) AS bigint) AS held
+		CAST(sum(used) AS bigint) AS used, CAST(sum(held) AS bigint) AS held,
+		CAST(sum(spent) AS bigint) AS spent, CAST(sum(reserved) AS bigint) AS reserved
 		FROM accounts WHERE key_id = ? AND day >= ? GROUP BY p`, p.day, keyID, p.month+"-01").Scan(&found).Error
 	if err != nil {
 		return nil, err
 	}
 	rows := make([]accountRow, len(found))
 	for i, r := range found {
-		rows[i] = accountRow{r.P, r.Used, r.Held}
+		rows[i] = accountRow{r.P, delta{amount{r.Used, r.Spent}, amount{r.Held, r.Reserved}}}
 	}
 	return newCopy(p, rows), nil
 }
@@ -154,7 +155,7 @@ func scanAccounts(answers pgx.BatchResults) (map[string][]accountRow, error) {
 	rows := map[string][]accountRow{}
 	var id string
 	var r accountRow
-	err := scanAll(answers, []any{&id, &r.day, &r.used, &r.held}, func() { rows[id] = append(rows[id], r) })
+	err := scanAll(answers, []any{&id, &r.day, &r.used.tokens, &r.held.tokens, &r.used.money, &r.held.money}, func() { rows[id] = append(rows[id], r) })
 	if err != nil {
 		return nil, fmt.Errorf("accounts: %w", err)
 	}

@@ -14,7 +14,9 @@ const (
 	pgChannel  = "llmgw_keys"
 	sweepEvery = time.Second
 	sweepMax   = 200 // holds ended in one transaction
-	pruneMax   = 2000
+	// keeperChain is added to a replica's name: its keeper writes beside its writer.
+	keeperChain = "/keeper"
+	pruneMax    = 2000
 )
 
 // watch is what one connection of the keeper has seen.
@@ -201,10 +203,16 @@ func (e *pgBooks) endHolds(ctx context.Context, conn *pgx.Conn, which, parameter
 	if err != nil {
 		return 0, err
 	}
-	var w pgWrites
+	w := pgWrites{writer: e.replica + keeperChain}
 	now := micros(e.clock.now())
 	for i := range still {
-		w.settle(still[i].outcome(now, note))
+		o, err := still[i].outcome(now, note, e.book.priceOf)
+		if err == nil {
+			err = w.settle(o)
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 	if _, err := tx.Exec(ctx, pgWrite, w.args(now)...); err != nil {
 		return 0, err
@@ -218,7 +226,7 @@ type querier interface {
 }
 
 func openHolds(ctx context.Context, q querier, where string, args ...any) ([]holdRow, error) {
-	rows, err := q.Query(ctx, `SELECT h.id, h.key_id, h.day, h.model, h.endpoint, h.request_id, h.tokens, h.prompt_estimate,
+	rows, err := q.Query(ctx, `SELECT h.id, h.key_id, h.day, h.model, h.endpoint, h.request_id, h.tokens, h.cost, h.price, h.prompt_estimate,
 		h.state, h.seen_prompt, h.seen_completion, h.admitted_at FROM holds h WHERE h.state < 3 AND `+where, args...)
 	if err != nil {
 		return nil, err

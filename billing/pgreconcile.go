@@ -45,9 +45,9 @@ func (e *pgBooks) reconcile(ops []*op) (err error) {
 	if found, err = standingCharges(ctx, tx, ids); err != nil {
 		return err
 	}
-	var w pgWrites
+	w := pgWrites{writer: e.replica}
 	for _, o := range ops {
-		if err := w.correct(o, found); err != nil {
+		if err := w.correct(o, found, e.book.priceOf); err != nil {
 			return err
 		}
 	}
@@ -73,39 +73,33 @@ func (e *pgBooks) reconcile(ops []*op) (err error) {
 
 // correct appends what the books lack of an operation's figures and counts it
 // as standing, for a later operation on the same charge.
-func (w *pgWrites) correct(o *op, found map[string]*entry) error {
+func (w *pgWrites) correct(o *op, found map[string]*entry, priceOf pricer) error {
 	standing := found[o.entry.ID]
 	if standing == nil {
 		return fmt.Errorf("charge to correct: %w", ErrUnknownHold)
 	}
-	row := o.entry.beyond(standing)
-	if o.posted = row; row == nil {
-		return nil
+	row, err := o.entry.beyond(standing, priceOf)
+	if o.posted = row; row == nil || err != nil {
+		return err
 	}
 	id, err := newUUID(instant(row.SettledAt))
 	if err != nil {
 		return err
 	}
-	w.charge(row, id.String(), o.entry.ID)
 	standing.add(row)
-	return nil
+	return w.charge(row.correction(id.String(), o.entry.ID))
 }
 
 // standingCharges are charges with their corrections so far, by id.
 func standingCharges(ctx context.Context, q querier, ids textSet) (map[string]*entry, error) {
 	list := ids.sorted()
-	rows, err := q.Query(ctx, `SELECT coalesce(ref, id), prompt, completion, cached, reasoning, key_id, day, model, answer_model,
-			endpoint, request_id, admitted_at
-		FROM charges WHERE id = ANY($1::text[]) OR ref = ANY($1::text[]) ORDER BY kind = 'adjust'`, list)
+	rows, err := q.Query(ctx, "SELECT coalesce(ref, id), "+standingColumns+` FROM charges WHERE id = ANY($1::text[]) OR ref = ANY($1::text[]) ORDER BY kind = 'adjust'`, list)
 	if err != nil {
 		return nil, fmt.Errorf("charges: %w", err)
 	}
 	found := map[string]*entry{}
 	var c entry
-	into := []any{
-		&c.ID, &c.Prompt, &c.Completion, &c.Cached, &c.Reasoning, &c.KeyID, &c.Day, &c.Model, &c.AnswerModel,
-		&c.Endpoint, &c.RequestID, &c.AdmittedAt,
-	}
+	into := append([]any{&c.ID}, c.standing()...)
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		if first := found[c.ID]; first != nil {
 			first.add(&c)

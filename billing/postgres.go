@@ -49,7 +49,9 @@ func (e *pgBooks) storage() string { return "postgresql" }
 // take leaves the decision to commit.
 func (e *pgBooks) take(*openHold, *Key) error { return nil }
 
-func (e *pgBooks) permanent(err error) bool { return pgPermanent(err) }
+func (e *pgBooks) permanent(err error) bool {
+	return errors.Is(err, errNoPrice) || pgPermanent(err)
+}
 
 // housekeeping is the keeper's, on a connection of its own.
 func (e *pgBooks) housekeeping() error { return nil }

@@ -97,10 +97,13 @@ func (r *Rates) filled() rates {
 // Tokens are what one answer cost, by kind. Cached, CacheWrite and AudioPrompt
 // are parts of Prompt; Reasoning and AudioCompletion are parts of Completion.
 type Tokens struct {
-	Prompt, Completion           int64
-	Cached, CacheWrite           int64
-	Reasoning                    int64
-	AudioPrompt, AudioCompletion int64
+	Prompt          int64 `json:"prompt"`
+	Completion      int64 `json:"completion"`
+	Cached          int64 `json:"cached,omitempty"`
+	CacheWrite      int64 `json:"cache_write,omitempty"`
+	AudioPrompt     int64 `json:"audio_prompt,omitempty"`
+	Reasoning       int64 `json:"reasoning,omitempty"`
+	AudioCompletion int64 `json:"audio_completion,omitempty"`
 }
 
 // kinds are tokens without overlap.

@@ -58,17 +58,17 @@ func (b *Book) replay(records []entry) (stuck int, err error) {
 // holdRow is a row of the table holds, as recovery needs it.
 type holdRow struct {
 	ID, KeyID, Day, Model, Endpoint, RequestID string
-	Tokens, PromptEstimate                     int64
+	Tokens, Cost, Price, PromptEstimate        int64
 	State                                      int64
 	SeenPrompt, SeenCompletion, AdmittedAt     int64
 }
 
 // outcome is what an open hold costs whose process is dead: nothing when it
 // was never forwarded, what was seen of the answer when that had begun.
-func (h *holdRow) outcome(now int64, note string) *entry {
+func (h *holdRow) outcome(now int64, note string, priceOf pricer) (*entry, error) {
 	e := &entry{
 		ID: h.ID, KeyID: h.KeyID, Day: h.Day, Model: h.Model, Endpoint: h.Endpoint, RequestID: h.RequestID,
-		Provenance: Expired, HoldTokens: h.Tokens, Note: note, AdmittedAt: h.AdmittedAt, SettledAt: now,
+		Provenance: Expired, HoldTokens: h.Tokens, HoldCost: h.Cost, Note: note, AdmittedAt: h.AdmittedAt, SettledAt: now,
 	}
 	if h.State == stateAnswering {
 		e.Provenance, e.Prompt, e.Completion = Recovered, h.SeenPrompt, h.SeenCompletion
@@ -76,7 +76,12 @@ func (h *holdRow) outcome(now int64, note string) *entry {
 			e.Prompt = h.PromptEstimate
 		}
 	}
-	return e
+	price, err := priceOf(h.Price)
+	if err != nil {
+		return nil, err
+	}
+	e.priced(price)
+	return e, nil
 }
 
 // Admission is one admitted request.

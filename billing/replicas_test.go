@@ -239,7 +239,7 @@ func testTheLateSettleOfAReplicaTakenForDead(t *testing.T, at home) {
 		t.Fatalf("balance is %+v", bal)
 	}
 	// The same settle once more, as from a spill file that was not emptied.
-	if stuck, err := books[0].replay([]entry{{ID: quiet.ID, KeyID: k.ID, Day: quiet.Day, Prompt: 10, Completion: 20, Provenance: Reported, HoldTokens: 100}}); stuck != 0 || err != nil {
+	if stuck, err := books[0].replay([]entry{{ID: quiet.ID, KeyID: k.ID, Day: quiet.Day, Tokens: Tokens{Prompt: 10, Completion: 20}, Provenance: Reported, HoldTokens: 100}}); stuck != 0 || err != nil {
 		t.Fatalf("replay: %d stuck, %v", stuck, err)
 	}
 	check()

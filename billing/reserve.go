@@ -54,6 +54,8 @@ type Hold struct {
 	ID         string // UUIDv7, later the charge's id
 	KeyID      string
 	Tokens     int64  // what is held, > 0
+	Cost       Money  // what is held beside them
+	Price      int64  // id of the price that applies; 0 = the model has none
 	Ceiling    int64  // effective output ceiling per choice
 	Day, Month string // periods of admission: "2026-11-23", "2026-11"
 	AdmittedAt time.Time
@@ -82,6 +84,7 @@ type openHold struct {
 type grant struct {
 	day, month       string
 	tokens, ceiling  int64
+	cost             int64 // nano-units
 	admittedAt       int64 // microseconds UTC
 	limit, remaining int64
 	resetIn          time.Duration
@@ -97,30 +100,44 @@ func (h *openHold) decide(a *account, p period, l Limits, now time.Time) error {
 	}
 	least := tightest(&bs)
 	h.grant = grant{
-		day: p.day, month: p.month, tokens: need, ceiling: ceiling, admittedAt: micros(now),
-		limit: least.limit, remaining: least.left() - need, resetIn: least.resetIn,
+		day: p.day, month: p.month, tokens: need.tokens, cost: need.money, ceiling: ceiling, admittedAt: micros(now),
+		limit: least.limit, remaining: least.left() - need.tokens, resetIn: least.resetIn,
 	}
 	return nil
 }
 
 // move changes the account in memory that the hold is part of.
-func (h *openHold) move(used, held int64) {
+func (h *openHold) move(d delta) {
 	if h.account != nil {
-		h.account.add(h.day, used, held)
+		h.account.add(h.day, d)
 	}
+}
+
+// holding and ended are what the hold's begin and its end move.
+func (h *openHold) holding() delta { return delta{held: amount{h.tokens, h.cost}} }
+
+func (h *openHold) ended() delta { return delta{held: amount{-h.tokens, -h.cost}} }
+
+// priceID is the id of the price that applies, 0 for none.
+func (h *openHold) priceID() int64 {
+	if h.want.price == nil {
+		return 0
+	}
+	return h.want.price.ID
 }
 
 // hold is the granted hold as its caller sees it.
 func (h *openHold) hold() Hold {
 	return Hold{
-		ID: h.id, KeyID: h.keyID, Tokens: h.tokens, Ceiling: h.ceiling, Day: h.day, Month: h.month,
+		ID: h.id, KeyID: h.keyID, Tokens: h.tokens, Cost: Money(h.cost), Price: h.priceID(), Ceiling: h.ceiling, Day: h.day, Month: h.month,
 		AdmittedAt: instant(h.admittedAt),
 		Limit:      h.limit, Remaining: h.remaining, ResetIn: h.resetIn,
 	}
 }
 
-// Reserve holds the worst case of a request over the key's three budgets, all
-// or nothing, and returns once the hold is committed.
+// Reserve holds the worst case of a request over the key's budgets, all or
+// nothing, and returns once the hold is committed. Its money is reckoned with the
+// price that the model has at that moment; the charge will use the same price.
 //
 // Errors: *BudgetError; ErrUnknownKey, with ErrRevokedKey or ErrExpiredKey for
 // a key that may no longer be used; ErrUnavailable when the books are failing
@@ -181,7 +198,7 @@ func (b *Book) take(k *Key, r *HoldRequest, prompt int64, last bool) (*openHold,
 	h := &openHold{
 		id: id, keyID: k.ID, model: storable(r.Model), endpoint: storable(r.Endpoint), requestID: storable(r.RequestID),
 		promptBound: r.PromptBound, promptEstimate: min(r.PromptEstimate, maxFigure),
-		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last},
+		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last, price: b.keys.price(r.Model, now)},
 		prompt: prompt, grant: grant{admittedAt: micros(now)},
 	}
 	b.mu.Lock()
@@ -236,12 +253,12 @@ func (b *Book) undo(h *openHold) {
 	defer b.mu.Unlock()
 	if b.holds[h.id] == h {
 		delete(b.holds, h.id)
-		h.move(0, -h.tokens)
+		h.move(h.ended())
 	}
 }
 
-// Budget says which budget would refuse to hold need tokens now, nil when none
-// would. It changes nothing and decides nothing: with PostgreSQL it looks at a
+// Budget says which budget of tokens would refuse to hold need tokens now, nil
+// when none would. It changes nothing and decides nothing: with PostgreSQL it looks at a
 // copy that may be a second old. An unknown key is judged by the defaults.
 func (b *Book) Budget(keyID string, need int64) *BudgetError {
 	limits := b.opt.Defaults
@@ -250,7 +267,7 @@ func (b *Book) Budget(keyID string, need int64) *BudgetError {
 	}
 	a, p := b.engine.snapshot(keyID)
 	bs := a.budgets(limits, p, b.opt.Now())
-	return refusal(&bs, need)
+	return refusal(&bs, amount{tokens: need})
 }
 
 // Balance is the key's account in its current periods.

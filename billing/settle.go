@@ -27,7 +27,10 @@ type Progress struct{ PromptTokens, CompletionTokens int64 }
 type Outcome struct {
 	Prompt, Completion int64
 	Cached             int64 // part of Prompt that the provider had cached
+	CacheWrite         int64 // part of Prompt that the provider wrote to its cache
+	AudioPrompt        int64 // part of Prompt that was audio
 	Reasoning          int64 // part of Completion that was hidden reasoning
+	AudioCompletion    int64 // part of Completion that was audio
 	Provenance         Provenance
 	AnswerModel        string // the model the answer names
 	Note               string // a word on anything odd; never content of a request
@@ -44,7 +47,11 @@ func (o Outcome) entry(now time.Time) *entry {
 	}
 	sane := func(n int64) int64 { return min(max(n, 0), maxFigure) }
 	return &entry{
-		Prompt: sane(o.Prompt), Completion: sane(o.Completion), Cached: sane(o.Cached), Reasoning: sane(o.Reasoning),
+		Tokens: Tokens{
+			Prompt: sane(o.Prompt), Completion: sane(o.Completion),
+			Cached: sane(o.Cached), CacheWrite: sane(o.CacheWrite), AudioPrompt: sane(o.AudioPrompt),
+			Reasoning: sane(o.Reasoning), AudioCompletion: sane(o.AudioCompletion),
+		},
 		Provenance: o.Provenance, AnswerModel: short(o.AnswerModel), Note: short(o.Note), SettledAt: micros(now),
 	}
 }
@@ -86,13 +93,14 @@ func (b *Book) Settle(ctx context.Context, holdID string, o Outcome) error {
 	}
 	e := o.entry(now)
 	e.ID, e.KeyID, e.Day, e.Model, e.Endpoint, e.RequestID = h.id, h.keyID, h.day, h.model, h.endpoint, h.requestID
-	e.HoldTokens, e.AdmittedAt = h.tokens, h.admittedAt
+	e.HoldTokens, e.HoldCost, e.AdmittedAt = h.tokens, h.cost, h.admittedAt
+	e.priced(h.want.price)
 	h.ending = newOp(opSettle, h, e)
 	// Held becomes used in one step, here and in the commit: what a later
 	// reserve may take of the rest is queued behind this settle.
-	h.move(e.total(), -h.tokens)
+	h.move(delta{used: e.amount(), held: amount{-h.tokens, -h.cost}})
 	if h.account != nil {
-		h.ending.near = b.nearing(h.keyID, h.account, h.account.grown(h.day, e.total()))
+		h.ending.near = b.nearing(h.keyID, h.account, h.account.grown(h.day, e.amount()))
 	}
 	b.writer.q.push(h.ending, 0)
 	b.mu.Unlock()
@@ -173,7 +181,7 @@ func (b *Book) Void(holdID string) {
 		return
 	}
 	h.ending = newOp(opVoid, h, nil)
-	h.move(0, -h.tokens)
+	h.move(h.ended())
 	b.writer.q.push(h.ending, 0)
 }
 
@@ -243,7 +251,7 @@ func (b *Book) forget(ops []*op) {
 		case opErase:
 			if b.holds[o.hold.id] == o.hold {
 				delete(b.holds, o.hold.id)
-				o.hold.move(0, -o.hold.tokens)
+				o.hold.move(o.hold.ended())
 			}
 		case opReserve, opCorrect, opPing, opTask: // a hold is in memory first; the others are the database's
 		}

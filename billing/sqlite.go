@@ -71,9 +71,10 @@ func (e *sqliteBooks) loadAccounts() error {
 	}
 	var rows []struct {
 		KeyID, Day string
-		Used, Held int64
+
+		Used, Held, Spent, Reserved int64
 	}
-	err := read.Raw("SELECT key_id, day, used, held FROM accounts WHERE day >= ?", e.period.month+"-01").Scan(&rows).Error
+	err := read.Raw("SELECT key_id, day, used, held, spent, reserved FROM accounts WHERE day >= ?", e.period.month+"-01").Scan(&rows).Error
 	for _, r := range rows {
 		a := e.accounts[r.KeyID]
 		if a == nil {
@@ -81,7 +82,7 @@ func (e *sqliteBooks) loadAccounts() error {
 			e.accounts[r.KeyID] = a
 			a.roll(e.period)
 		}
-		a.add(r.Day, r.Used, r.Held)
+		a.add(r.Day, delta{amount{r.Used, r.Spent}, amount{r.Held, r.Reserved}})
 	}
 	return err
 }
@@ -89,11 +90,11 @@ func (e *sqliteBooks) loadAccounts() error {
 // take decides and holds the tokens in memory.
 func (e *sqliteBooks) take(h *openHold, k *Key) error {
 	acct, p := e.account(k.ID, instant(h.admittedAt))
-	if err := h.decide(acct, p, k.Own.or(e.book.opt.Defaults), instant(h.admittedAt)); err != nil {
+	if err := h.decide(acct, p, k.Limits().or(e.book.opt.Defaults), instant(h.admittedAt)); err != nil {
 		return err
 	}
 	h.account = acct
-	h.move(0, h.tokens)
+	h.move(h.holding())
 	return nil
 }
 
@@ -146,8 +147,8 @@ func (e *sqliteBooks) corrected(posted *entry) []budget {
 	if a == nil {
 		return nil
 	}
-	a.add(posted.Day, posted.total(), 0)
-	return e.book.nearing(posted.KeyID, a, a.grown(posted.Day, posted.total()))
+	a.add(posted.Day, delta{used: posted.amount()})
+	return e.book.nearing(posted.KeyID, a, a.grown(posted.Day, posted.amount()))
 }
 
 // apply writes a batch. The order keeps causes before effects: a hold may be
@@ -182,7 +183,7 @@ func (e *sqliteBooks) applyOne(o *op) (err error) {
 	case opErase:
 		return e.stmts.eraseHold(o.hold)
 	case opCorrect:
-		o.posted, err = e.stmts.adjust(o.entry)
+		o.posted, err = e.stmts.adjust(o.entry, e.book.priceOf)
 		return err
 	case opPing:
 		_, err := e.stmts.heartbeat.Exec(fmt.Sprint(micros(e.book.opt.Now())))
@@ -195,7 +196,7 @@ func (e *sqliteBooks) applyOne(o *op) (err error) {
 }
 
 func (e *sqliteBooks) permanent(err error) bool {
-	if errors.Is(err, ErrUnknownHold) {
+	if errors.Is(err, ErrUnknownHold) || errors.Is(err, errNoPrice) {
 		return true
 	}
 	switch resultCode(err) {
@@ -268,7 +269,11 @@ func (e *sqliteBooks) recover() (int, error) {
 	now := micros(e.book.opt.Now())
 	_, err := e.stmts.inTx(func() error {
 		for i := range open {
-			if err := e.stmts.post(open[i].outcome(now, "found open at start")); err != nil {
+			o, err := open[i].outcome(now, "found open at start", e.book.priceOf)
+			if err == nil {
+				err = e.stmts.post(o)
+			}
+			if err != nil {
 				return err
 			}
 		}

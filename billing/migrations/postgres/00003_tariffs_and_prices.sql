@@ -54,17 +54,17 @@ ALTER TABLE charges ADD COLUMN audio_completion bigint NOT NULL DEFAULT 0 CHECK 
 ALTER TABLE charges ADD COLUMN price bigint NOT NULL DEFAULT 0 CHECK (price >= 0);
 ALTER TABLE charges ADD COLUMN cost bigint NOT NULL DEFAULT 0 CHECK (cost >= 0);
 ALTER TABLE charges ADD COLUMN hold_cost bigint NOT NULL DEFAULT 0 CHECK (hold_cost >= 0);
-ALTER TABLE charges ADD COLUMN writer text COLLATE "C" NOT NULL DEFAULT '';
-ALTER TABLE charges ADD COLUMN link bigint NOT NULL DEFAULT 0 CHECK (link >= 0);
-CREATE INDEX charges_link ON charges (writer, link);
 
 -- A chain for each writer: a link seals the charges of one transaction and the
--- link before it.
+-- link before it. sealed is, for each of them in the order of their ids, the 16
+-- bytes of the id and the SHA-256 of the row; hash is the SHA-256 of the hash
+-- before it and of sealed.
 CREATE TABLE links (
     writer  text COLLATE "C" NOT NULL,
     link    bigint NOT NULL CHECK (link > 0),
     charges bigint NOT NULL CHECK (charges > 0),
     hash    bytea NOT NULL CHECK (length(hash) = 32),
+    sealed  bytea NOT NULL CHECK (length(sealed) = 48 * charges),
     PRIMARY KEY (writer, link)
 );
 
