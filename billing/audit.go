@@ -14,6 +14,8 @@ type AuditReport struct {
 	Charges   int64    `json:"charges"`
 	OpenHolds int64    `json:"open_holds"`
 	Problems  []string `json:"problems"` // each names key, period, expected and found
+
+	Chains []ChainHead `json:"chains"` // the end of each writer's chain of charges
 }
 
 // problemsMax bounds a report on books that are broken throughout.
@@ -21,8 +23,11 @@ const problemsMax = 1000
 
 // Audit proves the books at any time, beside a running gateway too: per key
 // and day, used is the sum of charges, held the sum of open holds, requests
-// the number of charges; and each charge and hold is consistent in itself.
-func (a *Admin) Audit(ctx context.Context) (AuditReport, error) {
+// the number of charges, in tokens and in money; each charge and hold is
+// consistent in itself; and no charge was changed, removed or added after it was
+// written. With the Chains of an earlier report as a checkpoint, also those that
+// ended the chains then are still there.
+func (a *Admin) Audit(ctx context.Context, checkpoint ...ChainHead) (AuditReport, error) {
 	report := AuditReport{Problems: []string{}}
 	err := a.store.read.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		for _, count := range []struct {
@@ -44,7 +49,9 @@ func (a *Admin) Audit(ctx context.Context) (AuditReport, error) {
 			}
 			report.Problems = append(report.Problems, problems...)
 		}
-		return nil
+		heads, problems, err := auditChains(tx, checkpoint)
+		report.Chains, report.Problems = heads, append(report.Problems, problems...)
+		return err
 	}, a.store.still())
 	if err != nil {
 		return AuditReport{}, fmt.Errorf("audit: %w", err)
@@ -58,16 +65,19 @@ func auditAccounts(tx *gorm.DB) (problems []string, err error) {
 	var rows []struct {
 		KeyID, Day                                           string
 		Used, Charged, Held, Holds, Requests, Counted, Known int64
+		Spent, Costs, Reserved, HeldCosts                    int64
 	}
 	err = tx.Raw(`WITH entries AS (
-			SELECT key_id, day, used, held, requests, 0 AS charged, 0 AS holds, 0 AS counted FROM accounts
-			UNION ALL SELECT key_id, day, 0, 0, 0, total, 0, CASE WHEN kind = 'charge' THEN 1 ELSE 0 END FROM charges
-			UNION ALL SELECT key_id, day, 0, 0, 0, 0, tokens, 0 FROM holds WHERE state < 3),
+			SELECT key_id, day, used, held, requests, spent, reserved, 0 AS charged, 0 AS holds, 0 AS counted, 0 AS costs, 0 AS held_costs FROM accounts
+			UNION ALL SELECT key_id, day, 0, 0, 0, 0, 0, total, 0, CASE WHEN kind = 'charge' THEN 1 ELSE 0 END, cost, 0 FROM charges
+			UNION ALL SELECT key_id, day, 0, 0, 0, 0, 0, 0, tokens, 0, 0, cost FROM holds WHERE state < 3),
 		sums AS (SELECT key_id, day, CAST(sum(used) AS BIGINT) AS used, CAST(sum(charged) AS BIGINT) AS charged,
 			CAST(sum(held) AS BIGINT) AS held, CAST(sum(holds) AS BIGINT) AS holds,
+			CAST(sum(spent) AS BIGINT) AS spent, CAST(sum(costs) AS BIGINT) AS costs,
+			CAST(sum(reserved) AS BIGINT) AS reserved, CAST(sum(held_costs) AS BIGINT) AS held_costs,
 			CAST(sum(requests) AS BIGINT) AS requests, CAST(sum(counted) AS BIGINT) AS counted FROM entries GROUP BY key_id, day)
 		SELECT sums.*, CASE WHEN keys.id IS NULL THEN 0 ELSE 1 END AS known FROM sums LEFT JOIN keys ON keys.id = sums.key_id
-		WHERE used <> charged OR held <> holds OR requests <> counted OR keys.id IS NULL
+		WHERE used <> charged OR held <> holds OR requests <> counted OR spent <> costs OR reserved <> held_costs OR keys.id IS NULL
 		ORDER BY sums.key_id, day LIMIT ?`, problemsMax).Scan(&rows).Error
 	for _, r := range rows {
 		where := fmt.Sprintf("key %s, day %s", r.KeyID, r.Day)
@@ -81,6 +91,8 @@ func auditAccounts(tx *gorm.DB) (problems []string, err error) {
 			{"used tokens", "sum of charges", r.Used, r.Charged},
 			{"held tokens", "sum of open holds", r.Held, r.Holds},
 			{"requests", "number of charges", r.Requests, r.Counted},
+			{"spent nano-units", "sum of charges", r.Spent, r.Costs},
+			{"reserved nano-units", "sum of open holds", r.Reserved, r.HeldCosts},
 		} {
 			if c.found != c.expected {
 				problems = append(problems, fmt.Sprintf("%s: %s: expected %d (%s), found %d", where, c.name, c.expected, c.source, c.found))

@@ -43,6 +43,8 @@ type Balance struct {
 	Day, Month               string
 	UsedToday, HeldToday     int64
 	UsedMonth, HeldMonth     int64
+	SpentMonth               Money // charged this month
+	ReservedMonth            Money // in open holds of this month
 	DayResetIn, MonthResetIn time.Duration
 }
 

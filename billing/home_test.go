@@ -122,6 +122,14 @@ func suite() []part {
 		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
 		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
+		{"TheChainNamesForgedCharges", testTheChainNamesForgedCharges},
+		{"ACheckpointHoldsTheEndOfAChain", testACheckpointHoldsTheEndOfAChain},
+		{"RebuiltCountersAreTheSame", testRebuiltCountersAreTheSame},
+		{"PricesAreNeverRewritten", testPricesAreNeverRewritten},
+		{"AChargeKeepsThePriceOfItsAdmission", testAChargeKeepsThePriceOfItsAdmission},
+		{"AModelWithoutAPriceIsMeteredOnly", testAModelWithoutAPriceIsMeteredOnly},
+		{"ParallelReservesSpendExactlyTheMoney", testParallelReservesSpendExactlyTheMoney},
+		{"PricesReachAnOpenBook", testPricesReachAnOpenBook},
 	}
 }
 

@@ -16,6 +16,8 @@ type modelHold struct {
 	tokens     int64
 	checkpoint int64 // completion tokens seen, -1 = never forwarded
 	total      int64 // settled for, cumulative
+	rate       Money // of a million tokens at its admission, 0 = the model had no price
+	money      int64 // held
 }
 
 // model is what the books promise, in the plainest form.
@@ -24,6 +26,39 @@ type model struct {
 	used, held    map[string]int64 // by day
 	open, settled []*modelHold
 	overshoot     int64
+
+	prices          []modelPrice     // in the order they were made
+	spent, reserved map[string]int64 // nano-units, by day
+	dearer          int64            // charged beyond what was held, in nano-units
+}
+
+// modelPrice is the price of a million tokens of any kind, 0 = none.
+type modelPrice struct {
+	from time.Time
+	rate Money
+}
+
+// rate is the price at an instant, also at one that the clock came back to.
+func (m *model) rate(at time.Time) Money {
+	var newest modelPrice
+	for _, p := range m.prices {
+		if !p.from.After(at) && !p.from.Before(newest.from) {
+			newest = p
+		}
+	}
+	return newest.rate
+}
+
+// costs is what tokens cost at one rate for all kinds.
+func costs(tokens int64, rate Money) int64 { return (tokens*int64(rate) + 999_999) / 1_000_000 }
+
+// charge takes what a hold or its correction costs.
+func (m *model) charge(h *modelHold, tokens int64) {
+	m.used[h.day] += tokens
+	cost := costs(tokens, h.rate)
+	m.spent[h.day] += cost
+	m.dearer += max(0, cost-h.money)
+	h.money = 0 // it was given back
 }
 
 func month(figures map[string]int64, of string) (sum int64) {
@@ -43,13 +78,14 @@ func (m *model) end(i int) *modelHold {
 	h := m.open[i]
 	m.open = append(m.open[:i:i], m.open[i+1:]...)
 	m.held[h.day] -= h.tokens
+	m.reserved[h.day] -= h.money
 	return h
 }
 
 // testBooksAgreeWithAPlainModel drives the books at random, over restarts and
 // jumps of the clock, beside a model that is too simple to be wrong.
 func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
-	limits := Limits{Daily: 1000, Monthly: 2500, Tariff: 2000}
+	limits := Limits{Daily: 1000, Monthly: 2500, Tariff: 2000, Money: 5000}
 	if at.server != nil {
 		fewer(t, 12) // each opens books several times
 	}
@@ -67,7 +103,7 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 		}
 		b := openBook(t, o)
 		defer func() { _ = b.Close(context.Background()) }()
-		m := &model{used: map[string]int64{}, held: map[string]int64{}, newest: "2026-11-28"}
+		m := &model{used: map[string]int64{}, held: map[string]int64{}, newest: "2026-11-28", spent: map[string]int64{}, reserved: map[string]int64{}}
 		pick := func(rt *rapid.T, from []*modelHold) int {
 			if len(from) == 0 {
 				rt.Skip("none")
@@ -78,7 +114,8 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 			"reserve": func(rt *rapid.T) {
 				n := rapid.Int64Range(1, 700).Draw(rt, "tokens")
 				m.advance(c.Now())
-				fits := m.used[m.newest]+m.held[m.newest]+n <= limits.Daily && month(m.used, m.newest)+month(m.held, m.newest)+n <= limits.Tariff
+				fits := m.used[m.newest]+m.held[m.newest]+n <= limits.Daily && month(m.used, m.newest)+month(m.held, m.newest)+n <= limits.Tariff &&
+					month(m.spent, m.newest)+month(m.reserved, m.newest)+costs(n, m.rate(c.Now())) <= limits.Money
 				h, err := b.Reserve(context.Background(), ask(k.ID, n))
 				var refusal *BudgetError
 				if err != nil && !errors.As(err, &refusal) {
@@ -92,7 +129,9 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 						rt.Fatalf("admitted in %s, want %s", h.Day, m.newest)
 					}
 					m.held[h.Day] += n
-					m.open = append(m.open, &modelHold{id: h.ID, day: h.Day, tokens: n, checkpoint: -1})
+					rate := m.rate(c.Now())
+					m.reserved[h.Day] += costs(n, rate)
+					m.open = append(m.open, &modelHold{id: h.ID, day: h.Day, tokens: n, checkpoint: -1, rate: rate, money: costs(n, rate)})
 				}
 			},
 			"checkpoint": func(rt *rapid.T) {
@@ -104,7 +143,7 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 				h := m.end(pick(rt, m.open))
 				prompt, completion := rapid.Int64Range(0, 400).Draw(rt, "prompt"), rapid.Int64Range(0, 400).Draw(rt, "completion")
 				h.total = prompt + completion
-				m.used[h.day] += h.total
+				m.charge(h, h.total)
 				m.overshoot += max(0, h.total-h.tokens)
 				m.settled = append(m.settled, h)
 				settle(t, b, h.id, prompt, completion)
@@ -120,9 +159,23 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 				}
 				if more := total - h.total; more > 0 {
 					h.total = total
-					m.used[h.day] += more
+					m.charge(h, more)
 					m.overshoot += more
 				}
+			},
+			"price": func(rt *rapid.T) {
+				rate := Money(rapid.SampledFrom([]int64{1_000_000, 2_500_000, 3_333_333, 700_001}).Draw(rt, "rate"))
+				p := Price{Model: "m", ValidFrom: c.Now(), Rates: Rates{Input: &rate, Output: &rate}}
+				if rapid.IntRange(0, 3).Draw(rt, "none") == 0 {
+					p.Rates, rate = Rates{}, 0
+				}
+				if _, err := a.AddPrices(context.Background(), "USD", []Price{p}); err != nil {
+					rt.Fatal(err)
+				}
+				if err := b.Refresh(context.Background()); err != nil {
+					rt.Fatal(err)
+				}
+				m.prices = append(m.prices, modelPrice{c.Now(), rate})
 			},
 			"clock": func(rt *rapid.T) {
 				c.Add(time.Duration(rapid.Int64Range(-30, 40).Draw(rt, "hours")) * time.Hour)
@@ -135,7 +188,7 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 				for len(m.open) > 0 {
 					h := m.end(0)
 					h.total = max(0, h.checkpoint)
-					m.used[h.day] += h.total
+					m.charge(h, h.total)
 					m.overshoot += max(0, h.total-h.tokens)
 					m.settled = append(m.settled, h)
 				}
@@ -159,13 +212,18 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 				if err != nil {
 					rt.Fatal(err)
 				}
-				got := [4]int64{bal.UsedToday, bal.HeldToday, bal.UsedMonth, bal.HeldMonth}
-				want := [4]int64{m.used[today], m.held[today], month(m.used, today), month(m.held, today)}
+				got := [6]int64{bal.UsedToday, bal.HeldToday, bal.UsedMonth, bal.HeldMonth, int64(bal.SpentMonth), int64(bal.ReservedMonth)}
+				want := [6]int64{
+					m.used[today], m.held[today], month(m.used, today), month(m.held, today), month(m.spent, today), month(m.reserved, today),
+				}
 				if got != want {
 					rt.Fatalf("%s: memory says %v, want %v", today, got, want)
 				}
 				if sum := want[0] + want[1]; sum > limits.Daily+m.overshoot {
 					rt.Fatalf("used + held is %d over a limit of %d and an overshoot of %d", sum, limits.Daily, m.overshoot)
+				}
+				if sum := want[4] + want[5]; sum > limits.Money+m.dearer {
+					rt.Fatalf("spent + reserved is %d over a limit of %d and %d beyond holds", sum, limits.Money, m.dearer)
 				}
 				flush(t, b)
 				checkDatabase(rt, a, m)
@@ -194,15 +252,16 @@ func checkDatabase(rt *rapid.T, a *Admin, m *model) {
 		rt.Fatalf("audit: %v, %q", err, report.Problems)
 	}
 	var rows []struct {
-		Day        string
-		Used, Held int64
+		Day                         string
+		Used, Held, Spent, Reserved int64
 	}
-	if err := a.store.read.Raw("SELECT day, used, held FROM accounts").Scan(&rows).Error; err != nil {
+	if err := a.store.read.Raw("SELECT day, used, held, spent, reserved FROM accounts").Scan(&rows).Error; err != nil {
 		rt.Fatal(err)
 	}
 	for _, r := range rows {
-		if r.Used != m.used[r.Day] || r.Held != m.held[r.Day] {
-			rt.Fatalf("%s: database says %d and %d, want %d and %d", r.Day, r.Used, r.Held, m.used[r.Day], m.held[r.Day])
+		got, want := [4]int64{r.Used, r.Held, r.Spent, r.Reserved}, [4]int64{m.used[r.Day], m.held[r.Day], m.spent[r.Day], m.reserved[r.Day]}
+		if got != want {
+			rt.Fatalf("%s: database says %d, want %d", r.Day, got, want)
 		}
 	}
 	var overshoot int64

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,13 +173,9 @@ func noPostgresKnown(dataDir, instance string) error {
 }
 
 func pgMigrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations/postgres")
+	all, err := steps(goose.DialectPostgres, db)
 	if err != nil {
 		return err
 	}
-	steps, err := goose.NewProvider(goose.DialectPostgres, db, files)
-	if err != nil {
-		return err
-	}
-	return migrateUp(ctx, steps)
+	return migrateUp(ctx, all)
 }

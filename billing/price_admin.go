@@ -63,8 +63,8 @@ const pricesMax = 10_000
 // currencyForm is ISO 4217's.
 func currencyForm() *regexp.Regexp { return regexp.MustCompile(`^[A-Z]{3}$`) }
 
-// AddPrices appends prices and returns those that were new: one that says what
-// is in force at its beginning anyway is left out. A zero ValidFrom is now. All
+// AddPrices appends prices and returns those that were new: one that the books
+// have already is left out. A zero ValidFrom is now. All
 // are added, or none. A running gateway uses them within a second, for requests
 // that it admits from ValidFrom on; what is charged stays as it is.
 //
@@ -101,11 +101,11 @@ func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) 
 			return err
 		}
 		for _, p := range prices {
+			if nothingNew(newPriceList(known), &p, now) {
+				continue
+			}
 			if p.ValidFrom = instant(micros(p.ValidFrom)); p.ValidFrom.IsZero() {
 				p.ValidFrom = now
-			}
-			if is := newPriceList(known).pattern(p.Model, p.ValidFrom); is != nil && is.same(&p) || is == nil && p.Ends() {
-				continue
 			}
 			p.ID, p.CreatedAt = int64(len(known))+1, now
 			if len(known) > 0 {
@@ -124,6 +124,25 @@ func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) 
 		return err
 	})
 	return added, err
+}
+
+// nothingNew says that the books say the same as p already: what is in force, for
+// one that begins now, else a price of the same beginning. That a later price is
+// the same as the one before it is no reason to forget it: another may be put
+// between them.
+func nothingNew(known *priceList, p *Price, now time.Time) bool {
+	at := p.ValidFrom
+	if at.IsZero() {
+		at = now
+	}
+	is := known.pattern(p.Model, at)
+	switch {
+	case is == nil:
+		return p.Ends() && p.ValidFrom.IsZero()
+	case !is.same(p):
+		return false
+	}
+	return p.ValidFrom.IsZero() || is.ValidFrom.Equal(instant(micros(at)))
 }
 
 // currency locks the prices, makes sure of their currency and reads them.

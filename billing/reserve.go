@@ -281,6 +281,7 @@ func (b *Book) Balance(keyID string) (Balance, error) {
 		Day: p.day, Month: p.month,
 		UsedToday: a.today.used, HeldToday: a.today.held,
 		UsedMonth: a.thisMonth.used, HeldMonth: a.thisMonth.held,
+		SpentMonth: Money(a.money.used), ReservedMonth: Money(a.money.held),
 		DayResetIn: p.dayEnd.Sub(now), MonthResetIn: p.monthEnd.Sub(now),
 	}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -149,15 +148,11 @@ func (s *store) migrate(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	files, err := fs.Sub(migrations, "migrations/sqlite")
+	all, err := steps(goose.DialectSQLite3, pool)
 	if err != nil {
 		return err
 	}
-	steps, err := goose.NewProvider(goose.DialectSQLite3, pool, files)
-	if err != nil {
-		return err
-	}
-	if err := migrateUp(ctx, steps); err != nil {
+	if err := migrateUp(ctx, all); err != nil {
 		return err
 	}
 	if fresh {

@@ -31,6 +31,8 @@ type UsageRow struct {
 	CompletionTokens int64                    `json:"completion_tokens"`
 	TotalTokens      int64                    `json:"total_tokens"`
 	Requests         int64                    `json:"requests"` // charges; corrections add tokens, not requests
+	Cost             Money                    `json:"cost"`
+	UnpricedRequests int64                    `json:"unpriced_requests"` // whose model had no price: metered without money
 	Provenance       map[Provenance]UsagePart `json:"provenance"`
 }
 
@@ -46,6 +48,8 @@ func (r *UsageRow) add(g *usageGroup) {
 	r.CompletionTokens += g.Completion
 	r.TotalTokens += g.Total
 	r.Requests += g.Requests
+	r.Cost += Money(g.Cost)
+	r.UnpricedRequests += g.Unpriced
 	if r.Provenance == nil {
 		r.Provenance = map[Provenance]UsagePart{}
 	}
@@ -57,6 +61,7 @@ type usageGroup struct {
 	Day, KeyID, Model                   string
 	Provenance                          Provenance
 	Prompt, Completion, Total, Requests int64
+	Cost, Unpriced                      int64
 }
 
 // usageColumns maps what a caller may group by to columns; nothing else
@@ -91,27 +96,38 @@ func usageOf(db *gorm.DB, keyID string, q UsageQuery) (UsageTable, error) {
 	if err != nil {
 		return UsageTable{}, err
 	}
+	if db, err = chargesOfDays(db, keyID, q); err != nil {
+		return UsageTable{}, err
+	}
+	group := strings.Join(append(columns, "provenance"), ", ")
+	var groups []usageGroup
+	err = db.Select(group + `, CAST(sum(prompt) AS BIGINT) AS prompt, CAST(sum(completion) AS BIGINT) AS completion,
+		CAST(sum(total) AS BIGINT) AS total, count(CASE WHEN kind = 'charge' THEN 1 END) AS requests,
+		CAST(sum(cost) AS BIGINT) AS cost, count(CASE WHEN kind = 'charge' AND price = 0 THEN 1 END) AS unpriced`).
+		Group(group).Order(group).Scan(&groups).Error
+	if err != nil {
+		return UsageTable{}, err
+	}
+	return tabulate(groups, len(columns) > 0), nil
+}
+
+// chargesOfDays selects the charges of one key, or of all for "", in the days of
+// a query. ErrInvalid.
+func chargesOfDays(db *gorm.DB, keyID string, q UsageQuery) (*gorm.DB, error) {
 	db = db.Table("charges")
 	for _, bound := range []struct{ day, where string }{{q.From, "day >= ?"}, {q.To, "day <= ?"}} {
 		if bound.day == "" {
 			continue
 		}
 		if _, err := parseDay(bound.day); err != nil {
-			return UsageTable{}, fmt.Errorf("%w: a day is written 2006-01-02", ErrInvalid)
+			return nil, fmt.Errorf("%w: a day is written 2006-01-02", ErrInvalid)
 		}
 		db = db.Where(bound.where, bound.day)
 	}
 	if keyID != "" {
 		db = db.Where("key_id = ?", keyID)
 	}
-	group := strings.Join(append(columns, "provenance"), ", ")
-	var groups []usageGroup
-	err = db.Select(group + `, CAST(sum(prompt) AS BIGINT) AS prompt, CAST(sum(completion) AS BIGINT) AS completion,
-		CAST(sum(total) AS BIGINT) AS total, count(CASE WHEN kind = 'charge' THEN 1 END) AS requests`).Group(group).Order(group).Scan(&groups).Error
-	if err != nil {
-		return UsageTable{}, err
-	}
-	return tabulate(groups, len(columns) > 0), nil
+	return db, nil
 }
 
 func groupColumns(by []string) ([]string, error) {
