@@ -32,7 +32,7 @@ func ErrorCodes() map[int][]string {
 	return map[int][]string{
 		400: {"invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "malformed_authorization", "bad_request"},
 		401: {"missing_api_key"},
-		403: {"invalid_api_key", "model_not_allowed"},
+		403: {"invalid_api_key", "model_not_allowed", "model_not_priced"},
 		413: {"request_too_large"},
 		415: {"unsupported_content_encoding"},
 		429: {"rate_limit_exceeded", "insufficient_quota"},

@@ -24,8 +24,11 @@ type Options struct {
 	Now         func() time.Time // nil = time.Now, with PostgreSQL the database's clock
 	ReserveWait time.Duration    // how long Reserve waits for its commit; 0 = 250 ms
 	SettleWait  time.Duration    // how long Settle waits before it spills; 0 = 1 s
-	Lease       time.Duration    // PostgreSQL: how long a gateway's holds stand when nothing is heard of it; 0 = 10 s
-	Log         *zap.Logger      // nil = silent
+	// RefuseUnpriced refuses models that have no price (ErrUnpriced). Otherwise they
+	// are metered in tokens only, which the log says once for each.
+	RefuseUnpriced bool
+	Lease          time.Duration // PostgreSQL: how long a gateway's holds stand when nothing is heard of it; 0 = 10 s
+	Log            *zap.Logger   // nil = silent
 }
 
 // Book is the gateway's side of the books. It is safe for concurrent use.
@@ -39,9 +42,11 @@ type Book struct {
 	writer *writer
 	unlock func()
 
-	abandoned atomic.Int64
-	closing   sync.Once
-	closeErr  error
+	abandoned      atomic.Int64
+	refuseUnpriced atomic.Bool
+	priceless      priceless
+	closing        sync.Once
+	closeErr       error
 
 	pingMu   sync.Mutex
 	lastPing *op
@@ -75,6 +80,7 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 		return nil, err
 	}
 	b = &Book{opt: o, log: o.Log, holds: map[string]*openHold{}}
+	b.refuseUnpriced.Store(o.RefuseUnpriced)
 	if b.log == nil {
 		b.log = zap.NewNop()
 	}

@@ -19,6 +19,8 @@ var (
 	ErrExpiredKey = errors.New("expired key")
 	// ErrUnknownTariff: no tariff has this name.
 	ErrUnknownTariff = errors.New("unknown tariff")
+	// ErrUnpriced: the model has no price, and such are not let through.
+	ErrUnpriced = errors.New("model without a price")
 	// ErrUnavailable: the books are too slow or failing; nothing was held.
 	ErrUnavailable = errors.New("books unavailable")
 	// ErrUnknownHold: the books never saw this hold.

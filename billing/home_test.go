@@ -130,6 +130,7 @@ func suite() []part {
 		{"AModelWithoutAPriceIsMeteredOnly", testAModelWithoutAPriceIsMeteredOnly},
 		{"ParallelReservesSpendExactlyTheMoney", testParallelReservesSpendExactlyTheMoney},
 		{"PricesReachAnOpenBook", testPricesReachAnOpenBook},
+		{"ModelsWithoutAPriceCanBeRefused", testModelsWithoutAPriceCanBeRefused},
 	}
 }
 

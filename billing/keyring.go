@@ -103,6 +103,13 @@ func (r *keyring) price(model string, at time.Time) *Price {
 	return r.prices.at(model, at)
 }
 
+// anyPrice says whether there is any price at all.
+func (r *keyring) anyPrice() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.prices.byID) > 0
+}
+
 // priceByID is a price that a hold refers to, nil for none.
 func (r *keyring) priceByID(id int64) *Price {
 	r.mu.RLock()

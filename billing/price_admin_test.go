@@ -224,3 +224,25 @@ func refresh(t testing.TB, b *Book) {
 		t.Fatal(err)
 	}
 }
+
+// Where models without a price are refused, nothing is held for them.
+func testModelsWithoutAPriceCanBeRefused(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
+	o.RefuseUnpriced = true
+	b, k := setup(t, o, Limits{})
+	if _, err := b.Reserve(t.Context(), ask(k.ID, 50)); !errors.Is(err, ErrUnpriced) {
+		t.Fatalf("reserve: %v", err)
+	}
+	mustPrice(t, o, Price{Model: "m*", Rates: Rates{Input: money(0)}})
+	refresh(t, b)
+	settle(t, b, reserve(t, b, ask(k.ID, 50)).ID, 1, 2)
+	mustPrice(t, o, Price{Model: "m*"})
+	refresh(t, b)
+	if _, err := b.Reserve(t.Context(), ask(k.ID, 50)); !errors.Is(err, ErrUnpriced) {
+		t.Fatalf("a price that ended: %v", err)
+	}
+	b.SetRefuseUnpriced(false)
+	b.Void(reserve(t, b, ask(k.ID, 50)).ID)
+	flush(t, b)
+	mustBalance(t, o)
+}

@@ -56,12 +56,21 @@ type Hold struct {
 	Tokens     int64  // what is held, > 0
 	Cost       Money  // what is held beside them
 	Price      int64  // id of the price that applies; 0 = the model has none
+	Rates      *Rates // of that price, nil without one
 	Ceiling    int64  // effective output ceiling per choice
 	Day, Month string // periods of admission: "2026-11-23", "2026-11"
 	AdmittedAt time.Time
 
 	Limit, Remaining int64         // of the tightest budget: its limit, and what is left after this hold
 	ResetIn          time.Duration // until that budget's period ends
+}
+
+// CostOf is what an outcome of this hold is charged with, if it is the first.
+func (h *Hold) CostOf(o Outcome) Money {
+	if h.Rates == nil {
+		return 0
+	}
+	return h.Rates.Cost(o.entry(time.Time{}).Tokens)
 }
 
 // openHold is a hold in memory, from its admission until the commit that ends it.
@@ -128,7 +137,13 @@ func (h *openHold) priceID() int64 {
 
 // hold is the granted hold as its caller sees it.
 func (h *openHold) hold() Hold {
+	var rates *Rates
+	if h.want.price != nil {
+		rates = &h.want.price.Rates
+	}
 	return Hold{
+		Rates: rates,
+
 		ID: h.id, KeyID: h.keyID, Tokens: h.tokens, Cost: Money(h.cost), Price: h.priceID(), Ceiling: h.ceiling, Day: h.day, Month: h.month,
 		AdmittedAt: instant(h.admittedAt),
 		Limit:      h.limit, Remaining: h.remaining, ResetIn: h.resetIn,
@@ -142,6 +157,7 @@ func (h *openHold) hold() Hold {
 // Errors: *BudgetError; ErrUnknownKey, with ErrRevokedKey or ErrExpiredKey for
 // a key that may no longer be used; ErrUnavailable when the books are failing
 // or took longer than ReserveWait, in which case nothing stays held;
+// ErrUnpriced for a model without a price, where Options.RefuseUnpriced says so;
 // ErrInvalid; ErrClosed.
 func (b *Book) Reserve(ctx context.Context, r HoldRequest) (Hold, error) {
 	if err := r.validate(); err != nil {
@@ -153,6 +169,9 @@ func (b *Book) Reserve(ctx context.Context, r HoldRequest) (Hold, error) {
 	}
 	if err := k.usable(b.opt.Now()); err != nil {
 		return Hold{}, fmt.Errorf("reserve: %w: %w", ErrUnknownKey, err)
+	}
+	if b.unpriced(r.Model) && b.refuseUnpriced.Load() {
+		return Hold{}, fmt.Errorf("reserve: %w", ErrUnpriced)
 	}
 	hold, err := b.admit(ctx, k, &r, r.PromptBound, r.PromptTokens == nil)
 	var refused *BudgetError

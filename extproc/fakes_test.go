@@ -20,6 +20,7 @@ import (
 // fakeBooks is the ledger reduced to what a test asserts: what happened to
 // which hold, in which order. Errors are made on cue.
 type fakeBooks struct {
+	rates      *billing.Rates // of holds, nil = the models have no price
 	keys       map[string]billing.Key
 	lookupErr  error
 	reserveErr error
@@ -66,7 +67,11 @@ func (f *fakeBooks) Reserve(_ context.Context, r billing.HoldRequest) (billing.H
 	if ceiling == 0 {
 		ceiling = r.DefaultCeiling
 	}
-	return billing.Hold{ID: id, KeyID: r.KeyID, Tokens: r.PromptBound + ceiling*r.Choices, Ceiling: ceiling, Limit: 1000, Remaining: 900, ResetIn: time.Hour}, nil
+	price := int64(0)
+	if f.rates != nil {
+		price = 7
+	}
+	return billing.Hold{ID: id, KeyID: r.KeyID, Price: price, Rates: f.rates, Tokens: r.PromptBound + ceiling*r.Choices, Ceiling: ceiling, Limit: 1000, Remaining: 900, ResetIn: time.Hour}, nil
 }
 
 func (f *fakeBooks) NewHoldID() string {

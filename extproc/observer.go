@@ -105,6 +105,7 @@ func (v *observer) write(r *Record) {
 		zap.Int("status", r.Status), zap.String("ending", string(r.Ending)),
 		zap.Int64("prompt_tokens", r.Tokens.Prompt), zap.Int64("completion_tokens", r.Tokens.Completion), zap.Int64("total_tokens", r.Tokens.Total),
 		zap.Int64("cached_tokens", r.Tokens.CachedPrompt), zap.Int64("reasoning_tokens", r.Tokens.Reasoning),
+		zap.Int64("price", r.Price), zap.Stringer("cost", r.Cost),
 		zap.String("provenance", string(r.Provenance)), zap.Int64("held_tokens", r.Held),
 		zap.String("rate_limit_storage", r.Storage),
 		zap.Duration("duration_ms", r.Duration), zap.Duration("admission_ms", r.Admission),

@@ -56,9 +56,11 @@ type Record struct {
 
 	Tokens     usage.Tokens // charged
 	Provenance billing.Provenance
-	Note       string // a word on anything odd in the answer
-	Held       int64  // tokens
-	Storage    string // that decided about the rate limits: "redis" or "memory"; "" = not asked
+	Price      int64         // id of the price that applied, 0 = the model had none
+	Cost       billing.Money // charged; 0 without a price
+	Note       string        // a word on anything odd in the answer
+	Held       int64         // tokens
+	Storage    string        // that decided about the rate limits: "redis" or "memory"; "" = not asked
 
 	Start     time.Time
 	Duration  time.Duration
@@ -80,6 +82,7 @@ type notes struct {
 	admission time.Duration
 	firstByte time.Duration
 	settle    time.Duration
+	cost      billing.Money
 	note      string
 	answer    string
 }
@@ -92,7 +95,7 @@ func (x *exchange) record(now time.Time) Record {
 		KeyID: x.key.ID, Key: masked(x.key),
 		Model: x.request.model, AnswerModel: n.answer, Stream: x.request.stream, Ceiling: x.request.ceiling,
 		Ending: n.ending, Status: n.status,
-		Tokens: x.charged, Provenance: x.provenance, Note: n.note, Held: x.hold.Tokens, Storage: x.place.decision.Storage,
+		Tokens: x.charged, Provenance: x.provenance, Price: x.hold.Price, Cost: n.cost, Note: n.note, Held: x.hold.Tokens, Storage: x.place.decision.Storage,
 		Start: n.start, Duration: now.Sub(n.start), Admission: n.admission, FirstByte: n.firstByte, Settle: n.settle,
 		traceParent: x.headers.traceParent, traceState: x.headers.traceState,
 	}

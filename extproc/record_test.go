@@ -59,6 +59,16 @@ func TestOneLineTellsHowAnExchangeWent(t *testing.T) {
 			c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "application/json"))
 			c.say(responseBodyMsg(jsonAnswer, true))
 		}, want: map[string]any{"ending": "served", "status": int64(200), "prompt_tokens": int64(3), "completion_tokens": int64(4), "total_tokens": int64(7), "provenance": "reported"}},
+		"priced": {body: chatBody, level: zap.InfoLevel, change: func(r *rig) {
+			input, output := billing.Money(2_500_000_000), billing.Money(10_000_000_000)
+			r.books.rates = &billing.Rates{Input: &input, Output: &output}
+		}, walk: func(_ *rig, c *conversation) {
+			c.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "application/json"))
+			c.say(responseBodyMsg(jsonAnswer, true))
+		}, want: map[string]any{
+			"ending": "served", "status": int64(200), "prompt_tokens": int64(3), "completion_tokens": int64(4), "total_tokens": int64(7), "provenance": "reported",
+			"price": int64(7), "cost": "0.0000475",
+		}},
 		"stream": {body: streamBody, level: zap.InfoLevel, walk: func(_ *rig, c *conversation) {
 			answer(c, delta, finish, usageChunk, done)
 			c.say(responseBodyMsg("", true))
@@ -102,7 +112,7 @@ func TestOneLineTellsHowAnExchangeWent(t *testing.T) {
 			want := map[string]any{
 				"request_id": "req-1", "key_id": "key_1", "key": "***", "method": "POST", "path": "/v1/chat/completions", "endpoint": "chat.completions",
 				"model": "m", "stream": false, "prompt_tokens": int64(0), "completion_tokens": int64(0), "total_tokens": int64(0),
-				"cached_tokens": int64(0), "reasoning_tokens": int64(0), "provenance": "", "held_tokens": got["held_tokens"], "rate_limit_storage": "",
+				"cached_tokens": int64(0), "reasoning_tokens": int64(0), "price": int64(0), "cost": "0", "provenance": "", "held_tokens": got["held_tokens"], "rate_limit_storage": "",
 			}
 			maps.Copy(want, c.want)
 			if diff := cmp.Diff(want, got); diff != "" || level != c.level {

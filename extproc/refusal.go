@@ -28,7 +28,7 @@ type refusal struct {
 func ErrorCodes() []string {
 	return []string{
 		"gateway_unavailable", "insufficient_quota", "invalid_api_key", "invalid_json", "invalid_type", "invalid_value",
-		codeMalformedCredential, "method_not_allowed", "missing_api_key", "missing_required_parameter", "model_not_allowed",
+		codeMalformedCredential, "method_not_allowed", "missing_api_key", "missing_required_parameter", "model_not_allowed", "model_not_priced",
 		"not_found", "rate_limit_exceeded", "request_too_large", "unsupported_content_encoding",
 	}
 }
@@ -121,6 +121,10 @@ func modelNotAllowed() *refusal {
 	return &refusal{status: 403, kind: typeInvalidRequest, code: "model_not_allowed", param: "model", message: "This API key may not use this model."}
 }
 
+func modelNotPriced() *refusal {
+	return &refusal{status: 403, kind: typeInvalidRequest, code: "model_not_priced", param: "model", message: "This gateway has no price for the model and does not serve it without one."}
+}
+
 // unavailable is the closed answer: a dependency cannot say yes. Envoy says
 // the same in the same words when the gate itself is away.
 func unavailable() *refusal {
@@ -160,10 +164,14 @@ func rateLimited(p *place, standing billing.Standing) *refusal {
 }
 
 func budgetSpent(e *billing.BudgetError, d *ratelimit.Decision, standing billing.Standing) *refusal {
+	message := fmt.Sprintf("The %s token budget of this key cannot take this request: limit %d, used %d, held by running requests %d, needed %d. It starts anew in %s.",
+		e.Budget, e.Limit, e.Used, e.Held, e.Needed, seconds(e.ResetIn))
+	if e.Budget == billing.BudgetMoney {
+		message = fmt.Sprintf("The money budget of this key cannot take this request: limit %s, used %s, held by running requests %s, needed %s. It starts anew in %s.",
+			billing.Money(e.Limit), billing.Money(e.Used), billing.Money(e.Held), billing.Money(e.Needed), seconds(e.ResetIn))
+	}
 	r := &refusal{
-		status: 429, kind: typeInsufficientQuota, code: "insufficient_quota", limit: e.Budget,
-		message: fmt.Sprintf("The %s token budget of this key cannot take this request: limit %d, used %d, held by running requests %d, needed %d. It starts anew in %s.",
-			e.Budget, e.Limit, e.Used, e.Held, e.Needed, seconds(e.ResetIn)),
+		status: 429, kind: typeInsufficientQuota, code: "insufficient_quota", limit: e.Budget, message: message,
 		// SDKs would otherwise wait and repeat: some as long as Retry-After
 		// says, which here can be a month.
 		headers: append(retryHeaders(e.ResetIn), [2]string{headerShouldRetry, "false"}),
@@ -181,6 +189,8 @@ func (x *exchange) reserveRefusal(err error) *refusal {
 		return budgetSpent(budget, &x.place.decision, x.s.o.Books.Standing(x.key.ID))
 	case isKeyError(err): // revoked between look-up and hold
 		return invalidKey(x.s.o.InvalidKeyStatus)
+	case errors.Is(err, billing.ErrUnpriced):
+		return modelNotPriced()
 	}
 	return unavailable()
 }

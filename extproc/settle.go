@@ -93,7 +93,12 @@ func (x *exchange) charge(ctx context.Context, o billing.Outcome) error {
 
 func (x *exchange) note(o billing.Outcome) {
 	x.notes.note, x.notes.answer = o.Note, o.AnswerModel
-	x.charged = usage.Tokens{Prompt: o.Prompt, Completion: o.Completion, Total: o.Prompt + o.Completion, CachedPrompt: o.Cached, Reasoning: o.Reasoning}
+	x.charged = usage.Tokens{
+		Prompt: o.Prompt, Completion: o.Completion, Total: o.Prompt + o.Completion,
+		CachedPrompt: o.Cached, CacheWrite: o.CacheWrite, AudioPrompt: o.AudioPrompt,
+		Reasoning: o.Reasoning, AudioCompletion: o.AudioCompletion,
+	}
+	x.notes.cost = x.hold.CostOf(o)
 	x.provenance = o.Provenance
 	x.body, x.sample = nil, "" // nothing is counted any more
 }
@@ -115,7 +120,8 @@ func (x *exchange) outcome(r usage.Report, complete bool) billing.Outcome {
 	if r.Verdict == usage.Reported {
 		o.Provenance = billing.Reported
 		o.Prompt, o.Completion = r.Tokens.Prompt, r.Tokens.Completion
-		o.Cached, o.Reasoning = r.Tokens.CachedPrompt, r.Tokens.Reasoning
+		o.Cached, o.CacheWrite, o.AudioPrompt = r.Tokens.CachedPrompt, r.Tokens.CacheWrite, r.Tokens.AudioPrompt
+		o.Reasoning, o.AudioCompletion = r.Tokens.Reasoning, r.Tokens.AudioCompletion
 	} else {
 		o.Provenance = billing.Estimated
 		o.Prompt, o.Completion = x.promptTokens(), x.outputTokens(r)

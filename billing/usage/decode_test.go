@@ -135,7 +135,7 @@ func TestStackedAndPlainCodings(t *testing.T) {
 				}
 				want := Report{BodyBytes: int64(len(tt.body)), Complete: true}
 				if tt.decoded {
-					want.Decoded, want.Verdict, want.Tokens = true, Reported, Tokens{1, 2, 3, 0, 0}
+					want.Decoded, want.Verdict, want.Tokens = true, Reported, Tokens{1, 2, 3, 0, 0, 0, 0, 0}
 				}
 				if a.report != want {
 					t.Errorf("%d pieces: %+v", len(p), a.report)

@@ -13,7 +13,8 @@ const maxTokens = 10_000_000
 // statement is what one usage object says. The names are OpenAI's (chat and completions: prompt_tokens, completion_tokens; responses and audio: input_tokens, output_tokens) and those of the compatible servers.
 type statement struct {
 	prompt, input, completion, output, total gjson.Result
-	cached, cacheHit, reasoning              gjson.Result
+	cached, cacheHit, cacheWrite, audioIn    gjson.Result
+	reasoning, audioOut                      gjson.Result
 }
 
 // readUsage normalises one usage object, given as raw JSON.
@@ -59,7 +60,10 @@ func readUsage(raw []byte, embeddings bool) (t Tokens, reason string, stated boo
 		return Tokens{}, ReasonTooLarge, true
 	}
 	t.CachedPrompt = detail(first(s.cached, s.cacheHit), t.Prompt)
+	t.CacheWrite = detail(s.cacheWrite, t.Prompt)
+	t.AudioPrompt = detail(s.audioIn, t.Prompt)
 	t.Reasoning = detail(s.reasoning, t.Completion)
+	t.AudioCompletion = detail(s.audioOut, t.Completion)
 	return t, "", true
 }
 
@@ -78,10 +82,15 @@ func (s *statement) member(key, value gjson.Result) bool {
 		s.total = value
 	case "prompt_tokens_details", "input_tokens_details":
 		s.cached = first(value.Get("cached_tokens"), s.cached)
+		s.cacheWrite = first(first(value.Get("cache_write_tokens"), value.Get("cache_creation_tokens")), s.cacheWrite)
+		s.audioIn = first(value.Get("audio_tokens"), s.audioIn)
 	case "prompt_cache_hit_tokens":
 		s.cacheHit = value
+	case "cache_creation_input_tokens": // Anthropic's name, which compatible servers keep
+		s.cacheWrite = first(s.cacheWrite, value)
 	case "completion_tokens_details", "output_tokens_details":
 		s.reasoning = first(value.Get("reasoning_tokens"), s.reasoning)
+		s.audioOut = first(value.Get("audio_tokens"), s.audioOut)
 	case "reasoning_tokens":
 		s.reasoning = first(s.reasoning, value)
 	}

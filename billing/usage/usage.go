@@ -14,8 +14,12 @@ type Tokens struct {
 	Completion int64 // tokens produced by the model, reasoning included
 	Total      int64 // Prompt + Completion
 
-	CachedPrompt int64 // part of Prompt that came from a cache, 0 when not stated
-	Reasoning    int64 // part of Completion that was reasoning, 0 when not stated
+	// Parts, 0 when not stated. They may overlap; each is at most its whole.
+	CachedPrompt    int64 // part of Prompt that came from a cache
+	CacheWrite      int64 // part of Prompt that was written to a cache
+	AudioPrompt     int64 // part of Prompt that was audio
+	Reasoning       int64 // part of Completion that was reasoning
+	AudioCompletion int64 // part of Completion that was audio
 }
 
 // Verdict says how far the upstream's figure can be believed.
