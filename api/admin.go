@@ -83,6 +83,7 @@ func newAdmin(o AdminOptions) *admin {
 		Credential: "The operator's token (LLMGW_ADMIN__TOKEN). A client's key is never accepted.",
 	})
 	a.keyRoutes()
+	a.priceRoutes()
 	a.reportRoutes()
 	document, err := json.Marshal(a.contract.OpenAPI())
 	if err != nil {

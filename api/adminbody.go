@@ -88,6 +88,15 @@ func plainMembers(body []byte, nulls bool) *errorReport {
 			return fail(http.StatusBadRequest, codeInvalidValue, "null is no value: leave the member out.").about(member)
 		}
 		seen[member] = true
+		var items []json.RawMessage
+		if json.Unmarshal(value, &items) != nil {
+			continue
+		}
+		for _, item := range items { // lists of objects are as deep as bodies go
+			if refused := plainMembers(item, false); refused != nil {
+				return refused
+			}
+		}
 	}
 	return nil
 }

@@ -40,6 +40,8 @@ func TestContract_admin(t *testing.T) {
 		"GET /admin/audit":             ``,
 		"GET /admin/limits":            ``,
 		"GET /admin/tariffs":           ``,
+		"GET " + adminPrices:           ``,
+		"POST " + adminPrices:          `{"currency":"USD","prices":[{"model":"gpt-4o*","valid_from":"2040-01-01T00:00:00Z","input":"2.5","output":"10"}]}`,
 	}
 	every := func(ask func(method, path, body string)) {
 		for path, item := range asMap(c.document["paths"]) {
@@ -77,6 +79,9 @@ func TestContract_admin(t *testing.T) {
 		}
 	})
 	c.do("POST", adminKeys, `{"limit":5,"expires_at":"2020-01-01T00:00:00Z"}`, good...)
+	c.do("POST", adminPrices, `{"prices":[{"model":"m","valid_from":"2020-01-01T00:00:00Z","input":"1"}]}`, good...)
+	c.do("POST", adminPrices, `{"prices":[{"model":"m","input":"1","cached_read":"0.5"},{"model":"n*","output":"0"}]}`, good...)
+	c.do("GET", adminPrices+"?all=true", "", good...)
 	for _, query := range []string{"", "by=day", "by=key,model", "format=csv", "from=2026-11-01&to=2026-11-30&key=" + other, "from=2026-01-02&to=2026-01-01", "key=" + unknownID} {
 		c.do("GET", "/admin/usage?"+query, "", good...)
 	}

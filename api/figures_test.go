@@ -62,7 +62,7 @@ func TestFigures_ofTwoKeys(t *testing.T) {
 
 	same(t, d.tell(t, 0, "/limits"), `{"api_key":"`+first.Display+`","key_id":"`+first.ID+`",
 		"daily":{"limit":1000,"used":51,"remaining":949,"percentage_used":5.1,"held":0,"resets_at":"2026-11-25T00:00:00.000000+00:00"},
-		"monthly":{"limit":1000000,"used":51,"remaining":999949,"percentage_used":0.01,"held":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"}}`)
+		"monthly":{"limit":1000000,"used":51,"remaining":999949,"percentage_used":0.01,"held":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"},"money":null}`)
 	same(t, d.tell(t, 0, "/tariff"), `{"tariff":{"max_tokens":10000,"name":"Test Basic","description":"the first","api_key":"`+first.Display+`"},
 		"usage":{"used_tokens":51,"remaining_tokens":9949,"usage_percentage":0.51,"held_tokens":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"},"key_id":"`+first.ID+`"}`)
 	rate := `{"api_key":"` + first.Display + `","limit":30,"window_seconds":60,"current_count":3,"remaining":27,"storage":"memory",
@@ -93,8 +93,36 @@ func TestFigures_ofTwoKeys(t *testing.T) {
 
 	same(t, d.tell(t, 1, "/tariff"), `{"tariff":{"max_tokens":50000,"name":"Default","description":"The gateway's default tariff","api_key":"`+second.Display+`"},
 		"usage":{"used_tokens":477,"remaining_tokens":49523,"usage_percentage":0.95,"held_tokens":0,"resets_at":"2026-12-01T00:00:00.000000+00:00"},"key_id":"`+second.ID+`"}`)
-	same(t, d.tell(t, 1, "/usage?group_by=day,model")["rows"], `[{"day":"2026-11-24","model":"other","prompt_tokens":400,"completion_tokens":77,"total_tokens":477,"requests":1,
+	same(t, d.tell(t, 1, "/usage?group_by=day,model")["rows"], `[{"day":"2026-11-24","model":"other","prompt_tokens":400,"completion_tokens":77,"total_tokens":477,"requests":1,"cost":"0",
 		"provenance":{"reported":{"tokens_used":0,"requests_count":0},"estimated":{"tokens_used":477,"requests_count":1},"aborted":{"tokens_used":0,"requests_count":0},"recovered":{"tokens_used":0,"requests_count":0},"expired":{"tokens_used":0,"requests_count":0}}}]`)
+}
+
+// A key with a budget of money is told of it to the nano-unit.
+func TestFigures_ofMoney(t *testing.T) {
+	d := newDesk(t)
+	rate, budget := billing.Money(3_000_001), billing.Money(2_500_000_000)
+	admin, err := billing.OpenAdmin(t.Context(), d.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, _, err := admin.AddPrices(t.Context(), "USD", []billing.Price{{Model: "m", Rates: billing.Rates{Input: &rate}}}); err != nil {
+		t.Fatal(err)
+	}
+	k, secret, err := admin.CreateKey(t.Context(), billing.NewKey{Name: "Paid", Limits: billing.Limits{Money: int64(budget)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.keys[0], d.secrets[0] = k, secret
+	if err := d.book.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.spend(t, 0, "m", 10, 5, billing.Reported) // 30.00001 nano-units
+	same(t, d.tell(t, 0, "/limits")["money"], `{"limit":"2.5","used":"0.000000031","remaining":"2.499999969","held":"0","resets_at":"2026-12-01T00:00:00.000000+00:00"}`)
+	rows, _ := d.tell(t, 0, "/usage?group_by=model")["rows"].([]any)
+	if len(rows) != 1 || asMap(rows[0])["cost"] != "0.000000031" {
+		t.Errorf("%v", rows)
+	}
 }
 
 // What a model server produced beyond a limit is told as used, and leaves nothing
@@ -187,9 +215,9 @@ func TestUsage_csv(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := [][]string{
-		{"model", "prompt_tokens", "completion_tokens", "total_tokens", "requests", "reported", "estimated", "aborted", "recovered", "expired"},
-		{`'=HYPERLINK("http://x")`, "3", "4", "7", "1", "1", "0", "0", "0", "0"},
-		{"a,b\n\"c\"", "1", "0", "1", "1", "0", "0", "1", "0", "0"},
+		{"model", "prompt_tokens", "completion_tokens", "total_tokens", "requests", "reported", "estimated", "aborted", "recovered", "expired", "cost", "unpriced_requests"},
+		{`'=HYPERLINK("http://x")`, "3", "4", "7", "1", "1", "0", "0", "0", "0", "0", "1"},
+		{"a,b\n\"c\"", "1", "0", "1", "1", "0", "0", "1", "0", "0", "0", "1"},
 	}
 	if diff := cmp.Diff(want, records); diff != "" {
 		t.Error(diff)

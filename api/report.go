@@ -5,6 +5,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
@@ -143,12 +145,43 @@ type limitsReport struct {
 	KeyID   string       `json:"key_id"`
 	Daily   budgetReport `json:"daily"`
 	Monthly budgetReport `json:"monthly"`
+	Money   *moneyReport `json:"money" doc:"null: the key has no budget of money."`
+}
+
+// TransformSchema says that the budget of money may be null, which the library
+// cannot tell of an object.
+func (limitsReport) TransformSchema(_ huma.Registry, schema *huma.Schema) *huma.Schema {
+	p := schema.Properties["money"]
+	schema.Properties["money"] = &huma.Schema{Description: p.Description, OneOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}}
+	return schema
+}
+
+// moneyReport is the budget of money. Amounts are exact: decimal texts in units
+// of the books' currency.
+type moneyReport struct {
+	Limit     string `json:"limit" example:"25.5"`
+	Used      string `json:"used" example:"0.0001625"`
+	Remaining string `json:"remaining" doc:"Limit minus used, never below 0."`
+	Held      string `json:"held" doc:"By requests that are running."`
+	ResetsAt  string `json:"resets_at" doc:"When the month ends, UTC."`
+}
+
+func moneyOf(limit int64, month billing.DayUsage, resetsAt time.Time) *moneyReport {
+	if limit <= 0 {
+		return nil
+	}
+	budget := billing.Money(limit)
+	return &moneyReport{
+		Limit: budget.String(), Used: month.Spent.String(), Remaining: max(0, budget-month.Spent).String(),
+		Held: month.Reserved.String(), ResetsAt: stamp(resetsAt),
+	}
 }
 
 func limitsOf(key billing.Key, l billing.Limits, a billing.KeyAccount) limitsReport {
 	return limitsReport{
 		APIKey: maskedKey(key), KeyID: key.ID,
 		Daily: budgetOf(l.Daily, a.Today, a.DayResetAt), Monthly: budgetOf(l.Monthly, a.Month, a.MonthResetAt),
+		Money: moneyOf(l.Money, a.Month, a.MonthResetAt),
 	}
 }
 
@@ -220,6 +253,7 @@ type usageRow struct {
 	CompletionTokens int64           `json:"completion_tokens" minimum:"0"`
 	TotalTokens      int64           `json:"total_tokens" minimum:"0"`
 	Requests         int64           `json:"requests" minimum:"0"`
+	Cost             string          `json:"cost" doc:"Exact: a decimal text in units of the books' currency."`
 	Provenance       provenanceSplit `json:"provenance"`
 }
 
@@ -228,7 +262,7 @@ func rowsOf(t billing.UsageTable) []usageRow {
 	for _, r := range t.Rows {
 		rows = append(rows, usageRow{
 			Day: r.Day, Model: r.Model, PromptTokens: r.PromptTokens, CompletionTokens: r.CompletionTokens,
-			TotalTokens: r.TotalTokens, Requests: r.Requests, Provenance: splitOf(r.Provenance),
+			TotalTokens: r.TotalTokens, Requests: r.Requests, Cost: r.Cost.String(), Provenance: splitOf(r.Provenance),
 		})
 	}
 	return rows

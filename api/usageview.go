@@ -30,6 +30,8 @@ type UsageView struct {
 	CompletionTokens int64                        `json:"completion_tokens"`
 	TotalTokens      int64                        `json:"total_tokens"`
 	Requests         int64                        `json:"requests"`
+	Cost             string                       `json:"cost" doc:"Decimal, in units of the books' currency; exact."`
+	UnpricedRequests int64                        `json:"unpriced_requests" doc:"Requests whose model had no price: metered without money."`
 	Provenance       map[billing.Provenance]int64 `json:"provenance" doc:"Requests by where their count comes from: reported, estimated, aborted, recovered, expired."`
 }
 
@@ -52,7 +54,7 @@ func Usage(t billing.UsageTable, by []string) UsageDocument {
 func viewUsage(r *billing.UsageRow, by []string) UsageView {
 	v := UsageView{
 		PromptTokens: r.PromptTokens, CompletionTokens: r.CompletionTokens, TotalTokens: r.TotalTokens,
-		Requests: r.Requests, Provenance: make(map[billing.Provenance]int64, len(r.Provenance)),
+		Requests: r.Requests, Cost: r.Cost.String(), UnpricedRequests: r.UnpricedRequests, Provenance: make(map[billing.Provenance]int64, len(r.Provenance)),
 	}
 	for from, part := range r.Provenance {
 		v.Provenance[from] = part.Requests
@@ -99,7 +101,7 @@ func WriteUsageCSV(to io.Writer, t billing.UsageTable, by []string) error {
 }
 
 func writeUsage(w *csv.Writer, t billing.UsageTable, by []string) error {
-	header := make([]string, 0, 12)
+	header := make([]string, 0, 14)
 	for _, column := range by {
 		if column == "key" {
 			column = "key_id"
@@ -110,6 +112,7 @@ func writeUsage(w *csv.Writer, t billing.UsageTable, by []string) error {
 	for _, from := range Provenances() {
 		header = append(header, string(from))
 	}
+	header = append(header, "cost", "unpriced_requests") // last, since columns were read by their number before there was money
 	errs := []error{w.Write(header)}
 	for i := range t.Rows {
 		r := &t.Rows[i]
@@ -123,6 +126,7 @@ func writeUsage(w *csv.Writer, t billing.UsageTable, by []string) error {
 		for _, from := range Provenances() {
 			record = append(record, strconv.FormatInt(r.Provenance[from].Requests, 10))
 		}
+		record = append(record, r.Cost.String(), strconv.FormatInt(r.UnpricedRequests, 10))
 		errs = append(errs, w.Write(record))
 	}
 	w.Flush()

@@ -21,6 +21,8 @@ var (
 	ErrUnknownTariff = errors.New("unknown tariff")
 	// ErrUnpriced: the model has no price, and such are not let through.
 	ErrUnpriced = errors.New("model without a price")
+	// ErrCurrency: the books are in another currency.
+	ErrCurrency = errors.New("another currency")
 	// ErrUnavailable: the books are too slow or failing; nothing was held.
 	ErrUnavailable = errors.New("books unavailable")
 	// ErrUnknownHold: the books never saw this hold.

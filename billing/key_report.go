@@ -14,6 +14,8 @@ type DayUsage struct {
 	Tokens   int64
 	Held     int64 // in open holds
 	Requests int64
+	Spent    Money // charged
+	Reserved Money // in open holds
 }
 
 // KeyAccount is where a key stands in the current UTC day and month.
@@ -93,6 +95,8 @@ func (b *Book) report(tx *gorm.DB, keyID string, r *KeyReport) error {
 		r.Total.Tokens += d.Tokens
 		r.Total.Held += d.Held
 		r.Total.Requests += d.Requests
+		r.Total.Spent += d.Spent
+		r.Total.Reserved += d.Reserved
 	}
 	return nil
 }
@@ -118,17 +122,17 @@ func (b *Book) account(db *gorm.DB, keyID, from, to string) (a KeyAccount, days 
 	p := periodOf(b.opt.Now())
 	a = KeyAccount{Today: DayUsage{Day: p.day}, Month: DayUsage{Day: p.month}, DayResetAt: p.dayEnd.UTC(), MonthResetAt: p.monthEnd.UTC()}
 	var rows []struct {
-		Day                  string
-		Used, Held, Requests int64
+		Day                                   string
+		Used, Held, Requests, Spent, Reserved int64
 	}
-	err = db.Raw(`SELECT day, used, held, requests FROM accounts
+	err = db.Raw(`SELECT day, used, held, requests, spent, reserved FROM accounts
 		WHERE key_id = ? AND (used > 0 OR held > 0 OR requests > 0) AND (day BETWEEN ? AND ? OR day LIKE ?) ORDER BY day DESC`,
 		keyID, from, to, p.month+"-%").Scan(&rows).Error
 	if err != nil {
 		return a, nil, err
 	}
 	for _, row := range rows {
-		day := DayUsage{Day: row.Day, Tokens: row.Used, Held: row.Held, Requests: row.Requests}
+		day := DayUsage{Day: row.Day, Tokens: row.Used, Held: row.Held, Requests: row.Requests, Spent: Money(row.Spent), Reserved: Money(row.Reserved)}
 		if row.Day >= from && row.Day <= to && (row.Used > 0 || row.Requests > 0) {
 			days = append(days, day)
 		}
@@ -136,6 +140,8 @@ func (b *Book) account(db *gorm.DB, keyID, from, to string) (a KeyAccount, days 
 			a.Month.Tokens += row.Used
 			a.Month.Held += row.Held
 			a.Month.Requests += row.Requests
+			a.Month.Spent += day.Spent
+			a.Month.Reserved += day.Reserved
 		}
 		if row.Day == p.day {
 			a.Today = day

@@ -169,7 +169,7 @@ func testBooksAgreeWithAPlainModel(t *testing.T, at home) {
 				if rapid.IntRange(0, 3).Draw(rt, "none") == 0 {
 					p.Rates, rate = Rates{}, 0
 				}
-				if _, err := a.AddPrices(context.Background(), "USD", []Price{p}); err != nil {
+				if _, _, err := a.AddPrices(context.Background(), "USD", []Price{p}); err != nil {
 					rt.Fatal(err)
 				}
 				if err := b.Refresh(context.Background()); err != nil {

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,41 +64,45 @@ const pricesMax = 10_000
 // currencyForm is ISO 4217's.
 func currencyForm() *regexp.Regexp { return regexp.MustCompile(`^[A-Z]{3}$`) }
 
-// AddPrices appends prices and returns those that were new: one that the books
-// have already is left out. A zero ValidFrom is now. All
+// AddPrices appends prices and returns their currency and those that were new:
+// one that the books have already is left out. A currency of "" is the books'
+// own, USD where they have none. A zero ValidFrom is now. All
 // are added, or none. A running gateway uses them within a second, for requests
 // that it admits from ValidFrom on; what is charged stays as it is.
 //
-// Errors: ErrInvalid for a price that cannot be, for one that begins in the past,
-// and for a currency other than the books'.
-func (a *Admin) AddPrices(ctx context.Context, currency string, prices []Price) (added []Price, err error) {
-	if added, err = a.addPrices(ctx, currency, prices); err != nil {
-		return nil, fmt.Errorf("add prices: %w", err)
+// Errors: ErrInvalid for a price that cannot be, and for one that begins in the
+// past; ErrCurrency.
+func (a *Admin) AddPrices(ctx context.Context, currency string, prices []Price) (in string, added []Price, err error) {
+	if in, added, err = a.addPrices(ctx, currency, prices); err != nil {
+		return "", nil, fmt.Errorf("add prices: %w", err)
 	}
-	return added, nil
+	return in, added, nil
 }
 
-func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) (added []Price, err error) {
+// firstCurrency is that of books that nobody has told another.
+const firstCurrency = "USD"
+
+func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) (in string, added []Price, err error) {
 	now := instant(micros(a.opt.Now()))
 	if len(prices) > pricesMax {
-		return nil, fmt.Errorf("%w: at most %d prices at once", ErrInvalid, pricesMax)
+		return "", nil, fmt.Errorf("%w: at most %d prices at once", ErrInvalid, pricesMax)
 	}
-	if !currencyForm().MatchString(currency) {
-		return nil, fmt.Errorf("%w: a currency is written as three capital letters, such as USD", ErrInvalid)
+	if currency != "" && !currencyForm().MatchString(currency) {
+		return "", nil, fmt.Errorf("%w: a currency is written as three capital letters, such as USD", ErrInvalid)
 	}
 	for i := range prices {
 		p := &prices[i]
 		if err := p.validate(); err != nil {
-			return nil, fmt.Errorf("price of %q: %w", p.Model, err)
+			return "", nil, fmt.Errorf("price of %q: %w", p.Model, err)
 		}
 		if !p.ValidFrom.IsZero() && p.ValidFrom.Before(now) {
-			return nil, fmt.Errorf("price of %q: %w: it begins in the past, and what was charged is never charged again", p.Model, ErrInvalid)
+			return "", nil, fmt.Errorf("price of %q: %w: it begins in the past, and what was charged is never charged again", p.Model, ErrInvalid)
 		}
 	}
 	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
 		added = nil
-		known, err := a.currency(tx, currency)
-		if err != nil {
+		var known []Price
+		if in, known, err = pricesIn(tx, currency); err != nil {
 			return err
 		}
 		for _, p := range prices {
@@ -123,7 +128,7 @@ func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) 
 		_, err = nextRev(tx)
 		return err
 	})
-	return added, err
+	return in, added, err
 }
 
 // nothingNew says that the books say the same as p already: what is in force, for
@@ -145,25 +150,25 @@ func nothingNew(known *priceList, p *Price, now time.Time) bool {
 	return p.ValidFrom.IsZero() || is.ValidFrom.Equal(instant(micros(at)))
 }
 
-// currency locks the prices, makes sure of their currency and reads them.
-func (a *Admin) currency(tx *gorm.DB, currency string) ([]Price, error) {
+// pricesIn locks the prices, settles their currency and reads them.
+func pricesIn(tx *gorm.DB, currency string) (in string, known []Price, err error) {
 	if err := lockKeys(tx); err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	known, err := loadPrices(tx)
-	if err != nil {
-		return nil, err
+	if known, err = loadPrices(tx); err != nil {
+		return "", nil, err
 	}
 	is, err := currencyOf(tx)
 	switch {
 	case err != nil:
-		return nil, err
-	case is == currency:
-		return known, nil
+		return "", nil, err
+	case is != "" && (currency == "" || currency == is):
+		return is, known, nil
 	case len(known) > 0:
-		return nil, fmt.Errorf("%w: the books are in %s, and money of two currencies does not add up", ErrInvalid, is)
+		return "", nil, fmt.Errorf("%w: the books are in %s, and money of two currencies does not add up", ErrCurrency, is)
 	}
-	return known, tx.Exec("INSERT INTO meta (k, v) VALUES ('currency', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", currency).Error
+	in = cmp.Or(currency, firstCurrency)
+	return in, known, tx.Exec("INSERT INTO meta (k, v) VALUES ('currency', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", in).Error
 }
 
 // same says that two prices are of the same rates.

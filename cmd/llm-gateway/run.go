@@ -84,6 +84,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 		{ID: groupGateway, Title: "Gateway:"},
 		{ID: groupKeys, Title: "Keys:"},
 		{ID: groupBooks, Title: "Books:"},
+		{ID: groupPrices, Title: "Prices:"},
 	} {
 		root.AddGroup(&group)
 	}
@@ -91,7 +92,8 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
 		newSetLimitCommand(a), newRotateKeyCommand(a), newRevokeKeyCommand(a))
 	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a),
-		newBackupCommand(a), newRestoreCommand(a))
+		newBackupCommand(a), newRestoreCommand(a), newRebuildCountersCommand(a))
+	addGroup(root, groupPrices, newListPricesCommand(a), newSetPriceCommand(a), newSimulateTariffCommand(a))
 	return root
 }
 
@@ -99,6 +101,7 @@ const (
 	groupGateway = "gateway"
 	groupKeys    = "keys"
 	groupBooks   = "books"
+	groupPrices  = "prices"
 )
 
 // addGroup adds commands that take options only. A stray argument may be a key

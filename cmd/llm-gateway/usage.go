@@ -75,12 +75,17 @@ func checkUsageQuery(q *billing.UsageQuery) error {
 		return usagef("--by: write one or more of day, key, model, separated by commas")
 	}
 	q.By = by
-	for name, day := range map[string]string{"from": q.From, "to": q.To} {
-		if _, err := time.Parse(time.DateOnly, day); err != nil && day != "" {
-			return usagef("--%s: write a day such as 2026-11-30", name)
+	return checkDays(q.From, q.To)
+}
+
+// checkDays checks the options --from and --to.
+func checkDays(from, to string) error {
+	for _, o := range []struct{ name, day string }{{"from", from}, {"to", to}} {
+		if _, err := time.Parse(time.DateOnly, o.day); err != nil && o.day != "" {
+			return usagef("--%s: write a day such as 2026-11-30", o.name)
 		}
 	}
-	if q.From != "" && q.To != "" && q.From > q.To {
+	if from != "" && to != "" && from > to {
 		return usagef("--from is after --to")
 	}
 	return nil
@@ -92,25 +97,33 @@ func (a *app) printUsage(t billing.UsageTable, by []string) error {
 		return nil
 	}
 	numbers := []string{"prompt", "completion", "total", "requests"}
+	money := t.Total.Cost > 0
+	if money {
+		numbers = append(numbers, "cost", "without price")
+	}
 	g := grid{columns: slices.Concat(by, numbers, []string{"provenance"}), numeric: numbers}
 	for _, r := range t.Rows {
-		g.rows = append(g.rows, usageCells(r, api.UsageLabels(&r, by)))
+		g.rows = append(g.rows, usageCells(&r, api.UsageLabels(&r, by), money))
 	}
 	first := make([]string, len(by))
 	first[0] = "total"
-	g.total = usageCells(t.Total, first)
+	g.total = usageCells(&t.Total, first, money)
 	return a.printGrid(g)
 }
 
-func usageCells(r billing.UsageRow, first []string) []string {
+// usageCells are a row; money says that anything cost any.
+func usageCells(r *billing.UsageRow, first []string, money bool) []string {
 	var origins []string
 	for _, from := range api.Provenances() {
 		if n := r.Provenance[from].Requests; n > 0 {
 			origins = append(origins, fmt.Sprintf("%s %s", thousands(n), from))
 		}
 	}
-	return append(first, thousands(r.PromptTokens), thousands(r.CompletionTokens), thousands(r.TotalTokens),
-		thousands(r.Requests), strings.Join(origins, ", "))
+	cells := append(first, thousands(r.PromptTokens), thousands(r.CompletionTokens), thousands(r.TotalTokens), thousands(r.Requests))
+	if money {
+		cells = append(cells, r.Cost.String(), thousands(r.UnpricedRequests))
+	}
+	return append(cells, strings.Join(origins, ", "))
 }
 
 func newStatsCommand(a *app) *cobra.Command {
