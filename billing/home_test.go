@@ -82,6 +82,8 @@ func suite() []part {
 		{"RotationHandsAKeyOver", testRotationHandsAKeyOver},
 		{"RotationWithoutOverlapHappensOnce", testRotationWithoutOverlapHappensOnce},
 		{"ImportNeverRevivesARevokedKey", testImportNeverRevivesARevokedKey},
+		{"ImportFileNeverBeatsTheBooks", testImportFileNeverBeatsTheBooks},
+		{"ImportFileIsAllOrNothing", testImportFileIsAllOrNothing},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},
 		{"AuditNamesWhatWasTamperedWith", testAuditNamesWhatWasTamperedWith},

@@ -33,6 +33,7 @@ const (
 	OriginCreated = "created" // by an operator
 	OriginEnv     = "env"     // listed in the environment
 	OriginDemo    = "demo"    // made for a gateway that had none
+	OriginFile    = "file"    // in a keys.json
 )
 
 // Key is what the books know about a client's key; the secret is not in it.
@@ -47,7 +48,7 @@ type Key struct {
 	TPM         int64    // tokens per minute, 0 = none
 	Concurrent  int64    // requests at once, 0 = none
 	Models      []string // allowed models, empty = all
-	Origin      string   // "created", "env" or "demo"
+	Origin      string   // "created", "env", "demo" or "file"
 
 	CreatedAt, ExpiresAt, RevokedAt time.Time // UTC; zero = never
 }
