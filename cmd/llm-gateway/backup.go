@@ -73,6 +73,9 @@ schema of PostgreSQL. Charges made since the backup are in those only.`,
 			return err
 		}
 		m, err := billing.ReadBackup(path)
+		if errors.Is(err, billing.ErrBackup) && billing.IsKeysFile(path) {
+			return fmt.Errorf("%s is a keys.json of the original gateway: use import-keys --path", path)
+		}
 		if err != nil {
 			return err
 		}
