@@ -86,6 +86,7 @@ func suite() []part {
 		{"ImportFileIsAllOrNothing", testImportFileIsAllOrNothing},
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},
+		{"UsageByAnswer", testUsageByAnswer},
 		{"AuditNamesWhatWasTamperedWith", testAuditNamesWhatWasTamperedWith},
 		{"ParallelReservesAdmitExactlyTheBudget", testParallelReservesAdmitExactlyTheBudget},
 		{"UnusedHoldComesBackAndOvershootIsRecorded", testUnusedHoldComesBackAndOvershootIsRecorded},
