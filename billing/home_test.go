@@ -87,6 +87,7 @@ func suite() []part {
 		{"OperatorsMistakesAreRefused", testOperatorsMistakesAreRefused},
 		{"UsageReport", testUsageReport},
 		{"UsageByAnswer", testUsageByAnswer},
+		{"KeyNamesAreReadOnly", testKeyNamesAreReadOnly},
 		{"AuditNamesWhatWasTamperedWith", testAuditNamesWhatWasTamperedWith},
 		{"ParallelReservesAdmitExactlyTheBudget", testParallelReservesAdmitExactlyTheBudget},
 		{"UnusedHoldComesBackAndOvershootIsRecorded", testUnusedHoldComesBackAndOvershootIsRecorded},

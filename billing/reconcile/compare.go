@@ -54,7 +54,7 @@ func Sum(rows []Row) []Row {
 	for _, r := range rows {
 		at := place{r.Day, r.Model}
 		s := sums[at]
-		sums[at] = Row{r.Day, r.Model, s.Figures.Plus(r.Figures), s.Unreported.Plus(r.Unreported)}
+		sums[at] = Row{r.Day, r.Model, s.Plus(r.Figures), s.Unreported.Plus(r.Unreported)}
 	}
 	return slices.SortedFunc(maps.Values(sums), func(a, b Row) int {
 		return place{a.Day, a.Model}.compare(place{b.Day, b.Model})

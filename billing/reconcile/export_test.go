@@ -52,7 +52,7 @@ func TestRead(t *testing.T) {
 	cut := openAI
 	cut.Cut = true
 	twice := openAI
-	twice.Rows = []Row{{Day: gpt.Day, Model: gpt.Model, Figures: gpt.Figures.Plus(gpt.Figures)}}
+	twice.Rows = []Row{{Day: gpt.Day, Model: gpt.Model, Figures: gpt.Plus(gpt.Figures)}}
 	mixed := openAI
 	mixed.Rows = []Row{gpt, {Day: "2026-11-01", Model: "text-embedding-3-small", Figures: Figures{Prompt: 16, Requests: 2}}}
 	mixed.Stated.Cached = false
@@ -70,11 +70,15 @@ func TestRead(t *testing.T) {
 		{"one page after another", "\ufeff" + pages(true) + pages(false), twice},
 		{"the buckets alone", `[{"start_time":1793491200,"results":[{"input_tokens":1001,"output_tokens":502,"input_cached_tokens":800,"num_model_requests":6,"model":"gpt-4o-2024-08-06"}]},
 			{"start_time":1793577600,"result":[]}]`, openAI},
-		{"not by model", `{"object":"page","data":[{"object":"bucket","start_time":1793491200,"end_time":1793577600,"results":[
+		{
+			"not by model", `{"object":"page","data":[{"object":"bucket","start_time":1793491200,"end_time":1793577600,"results":[
 			{"input_tokens":9,"output_tokens":8,"input_cached_tokens":7,"num_model_requests":6,"model":null}]}],"has_more":false}`,
-			Export{Rows: []Row{{Day: "2026-11-01", Figures: Figures{9, 8, 7, 6}}}, First: "2026-11-01", Last: "2026-11-01", Stated: all}},
-		{"by hours", `{"data":[{"start_time":1793523600,"end_time":1793527200,"results":[]},{"start_time":1793527200,"end_time":1793530800,"results":[]}]}`,
-			Export{First: "2026-11-01", Last: "2026-11-01", Stated: all, ByModel: true, Partial: []string{"2026-11-01"}}},
+			Export{Rows: []Row{{Day: "2026-11-01", Figures: Figures{9, 8, 7, 6}}}, First: "2026-11-01", Last: "2026-11-01", Stated: all},
+		},
+		{
+			"by hours", `{"data":[{"start_time":1793523600,"end_time":1793527200,"results":[]},{"start_time":1793527200,"end_time":1793530800,"results":[]}]}`,
+			Export{First: "2026-11-01", Last: "2026-11-01", Stated: all, ByModel: true, Partial: []string{"2026-11-01"}},
+		},
 		{"nothing", `{"object":"page","data":[],"has_more":false}`, Export{Stated: all, ByModel: true}},
 		{"rows", `[{"date":"2026-11-01","model_name":"a","context_tokens":1,"generated_tokens":4,"n_requests":1},
 			{"date":"2026-11-01T23:59:59Z","model_name":"a","context_tokens":2,"generated_tokens":null,"n_requests":1},

@@ -99,16 +99,16 @@ func (v value) members() (map[string]value, error) {
 
 // text is a text, number or nothing as a cell would show it.
 func (v value) text() (string, bool) {
-	switch v.raw.Kind() {
-	case 'n':
+	switch kind := v.raw.Kind(); {
+	case kind == jsontext.KindNull:
 		return "", true
-	case '0':
+	case kind == jsontext.KindNumber:
 		return string(v.raw), true
-	case '"':
-		text, err := jsontext.AppendUnquote(nil, v.raw)
-		return string(text), err == nil
+	case kind != jsontext.KindString:
+		return "", false
 	}
-	return "", false
+	text, err := jsontext.AppendUnquote(nil, v.raw)
+	return string(text), err == nil
 }
 
 // document reads a page, a bucket, a row, or a list of them.

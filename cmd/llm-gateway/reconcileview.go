@@ -110,8 +110,8 @@ func (r *reconciled) view() reconciledView {
 	v := reconciledView{
 		From: r.run.from, To: r.run.to, ByModel: r.export.ByModel, Compared: r.compared(), ExportCut: r.export.Cut,
 		Missing: n[reconcile.Missing], Extra: n[reconcile.Extra], Different: n[reconcile.Different], Equal: r.Equal,
-		Provider: r.figuresView(r.Report.Provider), Books: r.figuresView(r.Report.Books),
-		NotReported: r.figuresView(r.Report.Unreported), Provenance: r.provenance, Differences: []differenceView{},
+		Provider: r.figuresView(r.Provider), Books: r.figuresView(r.Books),
+		NotReported: r.figuresView(r.Unreported), Provenance: r.provenance, Differences: []differenceView{},
 	}
 	for i := range r.Differences {
 		d := &r.Differences[i]
@@ -150,8 +150,8 @@ func (a *app) printReconciled(r reconciled) error {
 	n := r.counts()
 	return a.printPairs([]pair{
 		{"days", r.run.from + " to " + r.run.to},
-		{"provider", r.sums(r.Report.Provider)},
-		{"books", r.sums(r.Report.Books)},
+		{"provider", r.sums(r.Provider)},
+		{"books", r.sums(r.Books)},
 		{"not reported", r.notReported()},
 		{"findings", fmt.Sprintf("%d missing, %d extra, %d different, %d equal",
 			n[reconcile.Missing], n[reconcile.Extra], n[reconcile.Different], r.Equal)},
@@ -199,7 +199,7 @@ func (r *reconciled) sums(f reconcile.Figures) string {
 
 // notReported says how much of the books the provider did not state itself.
 func (r *reconciled) notReported() string {
-	u := r.Report.Unreported
+	u := r.Unreported
 	if u == (reconcile.Figures{}) {
 		return "nothing: the provider stated all of the books' figures"
 	}

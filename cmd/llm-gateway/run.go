@@ -75,7 +75,6 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	}
 	root.SetVersionTemplate("llm-gateway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.data, "data", "", "data `directory` (default ./data)")
 	flags.StringVar(&a.configFile, "config", "", "YAML configuration `file`")
@@ -92,6 +91,8 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 		newSetLimitCommand(a), newRotateKeyCommand(a), newRevokeKeyCommand(a), newImportKeysCommand(a))
 	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a), newReconcileCommand(a),
 		newBackupCommand(a), newRestoreCommand(a))
+	root.AddCommand(newCompletionCommand(a))
+	_ = a.completeValues(root) // a test sees to it that it does not fail
 	return root
 }
 
