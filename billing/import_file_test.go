@@ -118,6 +118,9 @@ func testImportFileIsAllOrNothing(t *testing.T, at home) {
 	if done, err := b.ImportFile(ctx, list[:1]); err != nil || len(done) != 1 {
 		t.Errorf("%+v, %v, want one key", done, err)
 	}
+	if _, err := b.Lookup("sk-one"); err != nil {
+		t.Errorf("the importing gateway does not know the key at once: %v", err)
+	}
 	cancel()
 	shut(t, b)
 	if _, err := b.ImportFile(context.Background(), list[:1]); !errors.Is(err, ErrClosed) {
