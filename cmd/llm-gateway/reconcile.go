@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ export the one that the books have.`,
 	f.StringVar(&r.path, "file", "", "`file` of the export (required)")
 	f.StringVar(&r.from, "from", "", "first UTC `day`, such as 2026-11-01 (default: the export's first)")
 	f.StringVar(&r.to, "to", "", "last UTC `day`, such as 2026-11-30 (default: the export's last)")
-	f.StringArrayVar(&r.mapped, "map", nil, "`export-name=our-name` of a model; may be repeated")
+	f.StringArrayVar(&r.mapped, "map", nil, "a model's name in the export and in the books, `theirs=ours`; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := requireFlags(f, "file"); err != nil {
 			return err
@@ -117,18 +118,17 @@ func (r *reconcileRun) check() error {
 }
 
 func readExport(path string) (reconcile.Export, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return reconcile.Export{}, fmt.Errorf("read the export: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxExport+1))
 	switch {
 	case err != nil:
 		return reconcile.Export{}, fmt.Errorf("read the export: %w", err)
-	case info.IsDir():
-		return reconcile.Export{}, fmt.Errorf("read the export: %s is a directory; name the file in it", path)
-	case info.Size() > maxExport:
+	case len(text) > maxExport:
 		return reconcile.Export{}, fmt.Errorf("read the export: %s is larger than %d MiB; export fewer days at once", path, maxExport>>20)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return reconcile.Export{}, fmt.Errorf("read the export: %w", err)
 	}
 	export, err := reconcile.Read(text)
 	if err != nil {
