@@ -91,7 +91,7 @@ type KeyView struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 	State       string `json:"state" enum:"active,revoked,expired"`
-	Origin      string `json:"origin" doc:"created by an operator, env (ALLOWED_API_KEYS) or demo."`
+	Origin      string `json:"origin" doc:"created by an operator, env (ALLOWED_API_KEYS), file (a keys.json) or demo."`
 	LimitsView
 	UsedToday     int64      `json:"used_today" doc:"Tokens."`
 	UsedMonth     int64      `json:"used_month" doc:"Tokens."`

@@ -40,6 +40,7 @@ const (
 	OriginCreated = "created" // by an operator
 	OriginEnv     = "env"     // listed in the environment
 	OriginDemo    = "demo"    // made for a gateway that had none
+	OriginFile    = "file"    // in a keys.json
 )
 
 // Tariff is a named plan: limits that many keys share.

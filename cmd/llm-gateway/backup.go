@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/MaksimVF/llm-gateway/billing"
@@ -30,7 +28,7 @@ is complete; any other file is refused.`,
 			return err
 		}
 		return a.withBooks(cmd, false, func(ctx context.Context, _ Config, books *billing.Admin) error {
-			bar := a.progress("packing")
+			bar := a.progress("copying the books", "packing", "")
 			m, err := books.Backup(ctx, path, billing.BackupOptions{GatewayVersion: buildVersion(), Progress: bar.at})
 			bar.end()
 			if err != nil {
@@ -73,13 +71,16 @@ schema of PostgreSQL. Charges made since the backup are in those only.`,
 			return err
 		}
 		m, err := billing.ReadBackup(path)
+		if errors.Is(err, billing.ErrBackup) && billing.IsKeysFile(path) {
+			return fmt.Errorf("%s is a keys.json of the original gateway: use import-keys --path", path)
+		}
 		if err != nil {
 			return err
 		}
 		if place := c.databasePath(); !force && (place == "" || !missing(place)) && !a.agreed(m) {
 			return errors.New("nothing was restored: answer yes, or use --force")
 		}
-		bar := a.progress("unpacking")
+		bar := a.progress("", "unpacking", "checking the books")
 		done, err := billing.Restore(cmd.Context(), c.billingOptions(nil), path, billing.RestoreOptions{AcceptUnbalanced: unbalanced, Progress: bar.at})
 		bar.end()
 		if err != nil {
@@ -129,35 +130,5 @@ func manifestPairs(m billing.Manifest) []pair {
 		{"charges", fmt.Sprintf("%s, %s tokens", thousands(m.Charges), thousands(m.UsedTokens))},
 		{"open holds", thousands(m.OpenHolds)},
 		{"sha256", m.SHA256},
-	}
-}
-
-// progressLine tells a person at a terminal how far long work is.
-type progressLine struct {
-	to    io.Writer // nil: nobody watches
-	label string
-	shown bool
-}
-
-// progress begins a line on stderr, when that is a terminal.
-func (a *app) progress(label string) *progressLine {
-	p := &progressLine{label: label}
-	if f, ok := a.stderr.(interface{ Fd() uintptr }); ok && !a.json && isatty.IsTerminal(f.Fd()) {
-		p.to = a.stderr
-	}
-	return p
-}
-
-func (p *progressLine) at(done, total int64) {
-	if p.to == nil || total == 0 {
-		return
-	}
-	p.shown = true
-	_, _ = fmt.Fprintf(p.to, "\r%s %3d %%", p.label, min(100, done*100/total))
-}
-
-func (p *progressLine) end() {
-	if p.shown {
-		_, _ = fmt.Fprintln(p.to)
 	}
 }

@@ -72,7 +72,7 @@ is changed, apart from new tables in books of an older version. The exit code is
 // look runs all probes: each has something to say even when others fail.
 func (a *app) look(ctx context.Context, c Config) []finding {
 	findings := []finding{{Name: "config", OK: true, Detail: "complete and valid"}}
-	for _, p := range []probe{
+	probes := []probe{
 		{"data", func(context.Context) (string, error) { return checkData(c.Data) }},
 		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c) }},
 		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
@@ -80,7 +80,11 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
 		{"admin", func(ctx context.Context) (string, error) { return checkAdmin(ctx, c) }},
 		{"redis", func(ctx context.Context) (string, error) { return checkRedis(ctx, c) }},
-	} {
+	}
+	if path := c.keysFile(); path != "" {
+		probes = append(probes, probe{"keys", func(context.Context) (string, error) { return checkKeysFile(path) }})
+	}
+	for _, p := range probes {
 		detail, err := p.look(ctx)
 		if err != nil {
 			detail = err.Error()

@@ -45,6 +45,7 @@ type UpstreamConfig struct {
 // AuthConfig is about client keys.
 type AuthConfig struct {
 	AllowedKeys      []Secret `koanf:"allowed_keys"`       // imported at start with the default limits
+	KeysFile         string   `koanf:"keys_file"`          // a keys.json, imported before them; empty: keys.json in the data directory, if there is one
 	InvalidKeyStatus int      `koanf:"invalid_key_status"` // 403 or 401
 	Pepper           Secret   `koanf:"pepper"`             // HMAC key of the digests; empty: plain SHA-256
 }

@@ -111,7 +111,7 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 	got, err := loadConfig(sources{dir: t.TempDir(), env: []string{
 		"LLMGW_LISTEN=[::]:80", "LLMGW_DATA= /srv/llm ", "LOG_LEVEL=WARNING",
 		"LLM_SERVER_URL=https://host/v1", "LLM_API_KEY=up", "LLM_TIMEOUT=30", "LLM_CA_FILE=/ca.pem",
-		"ALLOWED_API_KEYS= sk-a ,,sk-b,", "LLMGW_AUTH__INVALID_KEY_STATUS=401", "LLMGW_KEY_PEPPER_FILE=" + secret,
+		"ALLOWED_API_KEYS= sk-a ,,sk-b,", "LLMGW_AUTH__KEYS_FILE=/k.json", "LLMGW_AUTH__INVALID_KEY_STATUS=401", "LLMGW_KEY_PEPPER_FILE=" + secret,
 		"RATE_LIMIT_REQUESTS=5", "RATE_LIMIT_WINDOW=90", "API_DAILY_LIMIT=6", "API_MONTHLY_LIMIT=7", "DEFAULT_MAX_TOKENS=8",
 		"MAX_REQUEST_BYTES=2048", "DEFAULT_OUTPUT_TOKENS=9", "BUDGET_EXACT=TRUE",
 		"DATABASE_URL=sqlite:///./b.db", "LLMGW_SETTLE__MAX_WAIT=2s", "LLMGW_RESERVE__MAX_WAIT=100ms",
@@ -129,7 +129,7 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 	want := Config{
 		Listen: "[::]:80", Data: "/srv/llm", Log: LogConfig{Level: "warn"},
 		Upstream: UpstreamConfig{URL: "https://host/v1", APIKey: "up", Timeout: 30 * time.Second, CAFile: "/ca.pem"},
-		Auth:     AuthConfig{AllowedKeys: []Secret{"sk-a", "sk-b"}, InvalidKeyStatus: 401, Pepper: "0123456789abcdef"},
+		Auth:     AuthConfig{AllowedKeys: []Secret{"sk-a", "sk-b"}, KeysFile: "/k.json", InvalidKeyStatus: 401, Pepper: "0123456789abcdef"},
 		Limits:   LimitsConfig{Requests: 5, Window: 90 * time.Second, TokensPerMinute: 10, Concurrent: 11, Daily: 6, Monthly: 7, Tariff: 8},
 		Request:  RequestConfig{MaxBytes: 2048, DefaultOutputTokens: 9, BudgetExact: true},
 		Database: DatabaseConfig{URL: "./b.db", Lease: 20 * time.Second},

@@ -204,8 +204,11 @@ func authenticator(gate *extproc.Server) api.Authenticate {
 }
 
 // importKeys makes the keys of ALLOWED_API_KEYS valid; a revocation in the
-// books beats the list.
+// books beats the list. The keys file goes first, so that its limits hold.
 func importKeys(ctx context.Context, book *billing.Book, c Config, log *zap.Logger) error {
+	if err := importKeysFile(ctx, book, c, log); err != nil {
+		return err
+	}
 	secrets := make([]string, 0, len(c.Auth.AllowedKeys))
 	for _, s := range c.Auth.AllowedKeys {
 		secrets = append(secrets, s.Reveal())

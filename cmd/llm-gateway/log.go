@@ -28,6 +28,7 @@ import (
 //
 //	budget, limit_tokens, used_tokens, resets_in_ms  a budget of which 90 % are used
 //	component                                        a part that GET /health tells about
+//	file, note, added, updated, unchanged, revoked   keys of a keys.json, imported at the start
 //	action, remote, reason, before, after            what an operator changed over HTTP, or was refused
 //
 // The line "request" is written once for each request that the gate was asked

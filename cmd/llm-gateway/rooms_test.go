@@ -23,10 +23,11 @@ const module = "github.com/MaksimVF/llm-gateway/"
 // doors says which rooms a room may import. A package that is not in it is an
 // error: whoever adds one decides here what it may know.
 func doors() map[string][]string {
-	all := []string{"api", "billing", "billing/usage", "envoy", "extproc", "ratelimit"}
+	all := []string{"api", "billing", "billing/reconcile", "billing/usage", "envoy", "extproc", "ratelimit"}
 	return map[string][]string{
 		"api":                  {"billing", "billing/usage", "ratelimit"},
 		"billing":              {"billing/usage"},
+		"billing/reconcile":    {},
 		"billing/usage":        {},
 		"envoy":                {},
 		"extproc":              {"billing", "billing/usage", "ratelimit"},

@@ -75,7 +75,6 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	}
 	root.SetVersionTemplate("llm-gateway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.data, "data", "", "data `directory` (default ./data)")
 	flags.StringVar(&a.configFile, "config", "", "YAML configuration `file`")
@@ -90,10 +89,12 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	}
 	addGroup(root, groupGateway, newUpCommand(a), newServeCommand(a), newEnvoyCommand(a), newEnvoyConfigCommand(a), newCheckCommand(a), newHealthcheckCommand(a))
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
-		newSetLimitCommand(a), newRotateKeyCommand(a), newRevokeKeyCommand(a))
-	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a),
+		newSetLimitCommand(a), newRotateKeyCommand(a), newRevokeKeyCommand(a), newImportKeysCommand(a))
+	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a), newReconcileCommand(a),
 		newBackupCommand(a), newRestoreCommand(a), newRebuildCountersCommand(a))
 	addGroup(root, groupPrices, newListPricesCommand(a), newSetPriceCommand(a), newSimulateTariffCommand(a))
+	root.AddCommand(newCompletionCommand(a))
+	_ = a.completeValues(root) // a test sees to it that it does not fail
 	return root
 }
 

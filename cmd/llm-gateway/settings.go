@@ -39,6 +39,7 @@ func settings() []setting {
 		{path: "upstream.timeout", env: "LLM_TIMEOUT", read: between(100*time.Millisecond, time.Hour)},
 		{path: "upstream.ca_file", env: "LLM_CA_FILE", read: plain},
 		{path: "auth.allowed_keys", env: "ALLOWED_API_KEYS", secret: true, read: keyList},
+		{path: "auth.keys_file", env: "LLMGW_AUTH__KEYS_FILE", read: plain},
 		{path: "auth.invalid_key_status", env: "LLMGW_AUTH__INVALID_KEY_STATUS", read: oneOfNumbers(403, 401)},
 		{path: "auth.pepper", env: "LLMGW_KEY_PEPPER", secret: true, read: pepper},
 		{path: "limits.requests", env: "RATE_LIMIT_REQUESTS", read: whole(1, math.MaxInt64)},

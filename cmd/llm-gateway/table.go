@@ -8,7 +8,6 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
-	"github.com/mattn/go-isatty"
 )
 
 // grid is a table for people. Cells are text; numeric columns stand right.
@@ -80,8 +79,7 @@ func (a *app) colours() bool {
 	if a.getenv("NO_COLOR") != "" || a.getenv("TERM") == "dumb" {
 		return false
 	}
-	f, ok := a.stdout.(interface{ Fd() uintptr })
-	return ok && isatty.IsTerminal(f.Fd())
+	return isTerminal(a.stdout)
 }
 
 // printable takes the control characters out of a cell: model names come from
