@@ -39,6 +39,8 @@ type Book struct {
 	writer *writer
 	unlock func()
 
+	defaultLimits atomic.Pointer[Limits] // Options.Defaults, until SetDefaults
+
 	abandoned atomic.Int64
 	closing   sync.Once
 	closeErr  error
@@ -75,6 +77,7 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 		return nil, err
 	}
 	b = &Book{opt: o, log: o.Log, holds: map[string]*openHold{}}
+	b.defaultLimits.Store(&o.Defaults)
 	if b.log == nil {
 		b.log = zap.NewNop()
 	}
