@@ -89,11 +89,11 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		log, err := app.logger(c)
+		log, control, err := app.controlledLogger(c)
 		if err != nil {
 			return err
 		}
-		run, err := prepareEnvoy(app, c, log)
+		run, err := prepareEnvoy(app, c, log, control.out)
 		if err != nil {
 			return err
 		}

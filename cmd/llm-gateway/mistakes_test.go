@@ -76,11 +76,11 @@ func TestConfig_mistakes(t *testing.T) {
 		{name: "value as a section", yaml: "data:\n  dir: x\n", want: "data.dir is not known"},
 		{name: "fraction", yaml: "limits:\n  daily: 1.5\n", want: "limits.daily: write a whole number above 0"},
 		{name: "list", yaml: "limits:\n  daily: [1, 2]\n", want: "limits.daily: write one value, not a list"},
-		{name: "twice", yaml: "data: a\ndata: b\n", want: "line 2 is not valid YAML, a setting stands there twice"},
+		{name: "twice", yaml: "data: a\ndata: b\n", want: "line 2: data stands there twice: keep one of them"},
 		{name: "not a map", yaml: canary + "\n", want: "line 1 is not valid YAML: write name: value"},
 		{name: "broken YAML", yaml: "a: [\n" + canary, want: "is not valid YAML"},
 		{name: "origin with a path", env: "LLMGW_CORS__ORIGINS=https://app.example.com/", want: `LLMGW_CORS__ORIGINS: write "*" for any web page, "none", or origins`},
-		{name: "credentials for anybody", env: "LLMGW_CORS__CREDENTIALS=true", want: "cors.credentials (LLMGW_CORS__CREDENTIALS) needs a list of origins"},
+		{name: "credentials for anybody", env: "LLMGW_CORS__CREDENTIALS=true", want: "LLMGW_CORS__CREDENTIALS needs a list of origins in cors.origins (LLMGW_CORS__ORIGINS)"},
 		{name: "file absent", flag: "config", want: "configuration file /nonexistent.yaml does not exist"},
 		{name: "option", flag: "upstream", want: "option --upstream: write the URL of an OpenAI-compatible server"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,9 @@ func newServeCommand(app *app) *cobra.Command {
 	flags.BoolVar(&s.replica, "replica", false, "be one of several gateways behind one Envoy: refuse to start without PostgreSQL books, which they share")
 	flags.String("upstream", "", "URL of the model server (LLM_SERVER_URL); only checked here, Envoy routes to it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := app.config(cmd)
+		s.src = app.sources(cmd)
+		s.files = lookAtFiles(s.src)
+		c, err := loadConfig(s.src)
 		if err != nil {
 			return err
 		}
@@ -51,6 +54,9 @@ type serveRun struct {
 	app                               *app
 	grpcAt, httpAt, demoAt, publicURL string
 	replica                           bool
+
+	src   sources
+	files fileStates // before the configuration was read
 }
 
 func (s *serveRun) run(ctx context.Context, c Config) error {
@@ -71,10 +77,11 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 	if o.HTTP, err = endpointOr(s.httpAt, folder.socket("api.sock")); err != nil {
 		return usageError(err)
 	}
-	log, err := s.app.logger(c)
+	log, control, err := s.app.controlledLogger(c)
 	if err != nil {
 		return err
 	}
+	r := newReloader(s.src, s.files, c, log, control)
 	w := welcome{app: s.app, c: c, base: strings.TrimRight(s.publicURL, "/"), log: log}
 	if s.demoAt != "" && c.Upstream.URL == "" {
 		demo, err := startDemo(ctx, s.demoAt, log)
@@ -94,7 +101,7 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 		if s.publicURL != "" && answers(ctx, clientOf(o.HTTP), "http://localhost/health") {
 			w.show(ctx, g)
 		}
-	})
+	}, func(ctx context.Context, g *gateway) { r.run(ctx, g.reconfigure) })
 }
 
 // checkPublicURL wants what clients put before /v1.
@@ -134,9 +141,9 @@ func endpointOr(given, fallback string) (envoy.Endpoint, error) {
 // request. Unlike a higher GOGC it adds nothing when the heap is large.
 const heapFloor = 16 << 20
 
-// serve runs a gateway until ctx ends, then drains it. Beside it runs started,
-// whose context ends with the gateway.
-func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, started func(context.Context, *gateway)) error {
+// serve runs a gateway until ctx ends, then drains it. Beside it run the
+// companions, whose context ends with the gateway.
+func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, companions ...func(context.Context, *gateway)) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
 	g, err := newGateway(ctx, c, o, log)
@@ -144,16 +151,16 @@ func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, sta
 		return err
 	}
 	log.Info("gateway serves", zap.Stringer("grpc", o.GRPC), zap.Stringer("http", o.HTTP))
-	startedCtx, end := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		started(startedCtx, g)
-	}()
+	beside, end := context.WithCancel(ctx)
+	defer end()
+	var running sync.WaitGroup
+	for _, companion := range companions {
+		running.Go(func() { companion(beside, g) })
+	}
 	failed := g.serve(ctx)
 	log.Info("gateway stops")
 	end()
-	<-done // it may be at the books, which are about to be closed
+	running.Wait() // they may be at the books, which are about to be closed
 	stopped := g.stop(ctx, max(c.Envoy.Drain, time.Second))
 	if failed != nil {
 		return failed
