@@ -43,28 +43,31 @@ func newCheckCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and everything the gateway needs",
-		Long: `Check the configuration and everything the gateway needs, one line each. Nothing
-is changed, apart from new tables in books of an older version. The exit code is
-1 when something is wrong.`,
+		Long: `Check the configuration and everything the gateway needs, one line each, and list
+what is set and where (secrets are masked). Nothing is changed, apart from new
+tables in books of an older version. The exit code is 1 when something is wrong.`,
 	}
 	cmd.Flags().String("listen", "", "address of the listener, as for up")
 	cmd.Flags().String("upstream", "", "URL of the model server, as for up")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := a.config(cmd)
+		c, from, err := loadOrigins(a.sources(cmd))
 		if call := (*callError)(nil); errors.As(err, &call) {
 			return err
 		}
-		var findings []finding
+		if err == nil {
+			err = c.certificates(from, true).asError()
+		}
 		if wrong := mistakes(nil); errors.As(err, &wrong) {
+			var findings []finding
 			for _, line := range wrong {
 				findings = append(findings, finding{Name: "config", Detail: line})
 			}
-		} else if err != nil {
-			findings = append(findings, finding{Name: "config", Detail: err.Error()})
-		} else {
-			findings = a.look(cmd.Context(), c)
+			return a.printFindings(findings, []choice{})
 		}
-		return a.printFindings(findings)
+		if err != nil {
+			return a.printFindings([]finding{{Name: "config", Detail: err.Error()}}, []choice{})
+		}
+		return a.printFindings(a.look(cmd.Context(), c), c.chosen(from))
 	}
 	return cmd
 }
@@ -90,7 +93,25 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 	return findings
 }
 
-func (a *app) printFindings(findings []finding) error {
+// choice is a setting that some source sets.
+type choice struct {
+	Setting string `json:"setting"`
+	Value   string `json:"value"`  // secrets are masked
+	Source  string `json:"source"` // where it can be changed
+}
+
+// chosen are the settings that do not come from the defaults.
+func (c Config) chosen(from origins) []choice {
+	list := []choice{}
+	for _, s := range settings() {
+		if origin := from[s.path]; origin != "" {
+			list = append(list, choice{s.path, shownValue(fieldOf(&c, s.path)), origin})
+		}
+	}
+	return list
+}
+
+func (a *app) printFindings(findings []finding, chosen []choice) error {
 	failed := 0
 	for _, f := range findings {
 		if !f.OK {
@@ -99,9 +120,10 @@ func (a *app) printFindings(findings []finding) error {
 	}
 	if a.json {
 		if err := a.printJSON(struct {
-			OK     bool      `json:"ok"`
-			Checks []finding `json:"checks"`
-		}{failed == 0, findings}); err != nil {
+			OK       bool      `json:"ok"`
+			Checks   []finding `json:"checks"`
+			Settings []choice  `json:"settings"`
+		}{failed == 0, findings, chosen}); err != nil {
 			return err
 		}
 	} else {
@@ -111,6 +133,11 @@ func (a *app) printFindings(findings []finding) error {
 				word = "fail"
 			}
 			if err := a.printf("%-4s  %-8s  %s\n", word, f.Name, printable(f.Detail)); err != nil {
+				return err
+			}
+		}
+		for _, s := range chosen {
+			if err := a.printf("set   %s = %s, by %s\n", s.Setting, printable(s.Value), printable(s.Source)); err != nil {
 				return err
 			}
 		}
@@ -155,6 +182,9 @@ func checkBooks(ctx context.Context, c Config) (detail string, err error) {
 		where = "PostgreSQL"
 	} else if missing(where) && missing(filepath.Join(c.Data, "instance")) {
 		return where + ", will be created", nil
+	}
+	if err := billing.Look(c.billingOptions(nil)); err != nil {
+		return "", err
 	}
 	admin, err := billing.OpenAdmin(ctx, c.billingOptions(zap.NewNop()))
 	if err != nil {
@@ -269,11 +299,11 @@ func caPool(name, path string) (*x509.CertPool, error) {
 	}
 	pem, err := readSmall(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: cannot be read: %w: name a file of PEM certificates", name, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %s holds no PEM certificate", name, path)
+		return nil, fmt.Errorf("%s: %s holds no PEM certificate: name a file of PEM certificates", name, path)
 	}
 	return pool, nil
 }

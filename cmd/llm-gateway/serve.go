@@ -40,11 +40,11 @@ func newServeCommand(app *app) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s.src = app.sources(cmd)
 		s.files = lookAtFiles(s.src)
-		c, err := loadConfig(s.src)
+		c, from, err := loadOrigins(s.src)
 		if err != nil {
 			return err
 		}
-		return s.run(cmd.Context(), c)
+		return s.run(cmd.Context(), c, from)
 	}
 	return cmd
 }
@@ -59,14 +59,17 @@ type serveRun struct {
 	files fileStates // before the configuration was read
 }
 
-func (s *serveRun) run(ctx context.Context, c Config) error {
+func (s *serveRun) run(ctx context.Context, c Config, from origins) error {
 	if s.replica && !sharedBooks(c) {
 		return errors.New("a replica keeps no books of its own: set DATABASE_URL=postgres://user:password@host:5432/name, the same for all gateways behind this Envoy (with docker-compose.yaml: in .env)")
 	}
 	if err := checkPublicURL(s.publicURL); err != nil {
 		return err
 	}
-	folder, err := newRunFolder(c.Data)
+	if err := c.preflight(from, false).asError(); err != nil {
+		return err
+	}
+	folder, err := runFolderOf(c.Data)
 	if err != nil {
 		return err
 	}
@@ -76,6 +79,9 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 	}
 	if o.HTTP, err = endpointOr(s.httpAt, folder.socket("api.sock")); err != nil {
 		return usageError(err)
+	}
+	if _, err := newRunFolder(c.Data); err != nil {
+		return err
 	}
 	log, control, err := s.app.controlledLogger(c)
 	if err != nil {

@@ -31,8 +31,11 @@ func newUpCommand(app *app) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		src := app.sources(cmd)
 		files := lookAtFiles(src)
-		c, err := loadConfig(src)
+		c, from, err := loadOrigins(src)
 		if err != nil {
+			return err
+		}
+		if err := c.preflight(from, true).asError(); err != nil {
 			return err
 		}
 		log, control, err := app.controlledLogger(c)
