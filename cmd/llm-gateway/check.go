@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -67,23 +68,29 @@ tables in books of an older version. The exit code is 1 when something is wrong.
 		if err != nil {
 			return a.printFindings([]finding{{Name: "config", Detail: err.Error()}}, []choice{})
 		}
-		return a.printFindings(a.look(cmd.Context(), c), c.chosen(from))
+		return a.printFindings(a.look(cmd.Context(), c, from), c.chosen(from))
 	}
 	return cmd
 }
 
 // look runs all probes: each has something to say even when others fail.
-func (a *app) look(ctx context.Context, c Config) []finding {
+func (a *app) look(ctx context.Context, c Config, from origins) []finding {
 	findings := []finding{{Name: "config", OK: true, Detail: "complete and valid"}}
 	for _, p := range []probe{
-		{"data", func(context.Context) (string, error) { return checkData(c.Data) }},
-		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c) }},
+		{"data", func(context.Context) (string, error) {
+			detail, err := checkData(c.Data)
+			return detail, from.blame("data", err)
+		}},
+		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c, from) }},
 		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
 		{"upstream", func(ctx context.Context) (string, error) { return checkUpstream(ctx, c) }},
 		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
 		{"admin", func(ctx context.Context) (string, error) { return checkAdmin(ctx, c) }},
 		{"redis", func(ctx context.Context) (string, error) { return checkRedis(ctx, c) }},
 	} {
+		if failing := len(findings) > 1 && !findings[1].OK; failing && p.name == "books" {
+			continue // which are in the data directory, or have their lock there
+		}
 		detail, err := p.look(ctx)
 		if err != nil {
 			detail = err.Error()
@@ -152,7 +159,7 @@ func (a *app) printFindings(findings []finding, chosen []choice) error {
 // it; permission bits alone do not say it (read-only mounts, other users).
 func checkData(dir string) (string, error) {
 	at, suffix := dir, ""
-	for missing(at) && filepath.Dir(at) != at {
+	for notThere(at) && filepath.Dir(at) != at {
 		at, suffix = filepath.Dir(at), ", will be created"
 	}
 	info, err := os.Stat(at)
@@ -175,16 +182,22 @@ func checkData(dir string) (string, error) {
 	return dir + suffix, nil
 }
 
+// notThere also says so of what would be below a file.
+func notThere(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
 // checkBooks looks into existing books; it makes none in a file.
-func checkBooks(ctx context.Context, c Config) (detail string, err error) {
+func checkBooks(ctx context.Context, c Config, from origins) (detail string, err error) {
+	if err := c.lookForBooks(from); err != nil {
+		return "", err
+	}
 	where := c.databasePath()
 	if where == "" {
 		where = "PostgreSQL"
 	} else if missing(where) && missing(filepath.Join(c.Data, "instance")) {
 		return where + ", will be created", nil
-	}
-	if err := billing.Look(c.billingOptions(nil)); err != nil {
-		return "", err
 	}
 	admin, err := billing.OpenAdmin(ctx, c.billingOptions(zap.NewNop()))
 	if err != nil {

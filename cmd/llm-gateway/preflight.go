@@ -1,25 +1,27 @@
 package main
 
-import (
-	"fmt"
-
-	"github.com/MaksimVF/llm-gateway/billing"
-)
+import "github.com/MaksimVF/llm-gateway/billing"
 
 // preflight looks at what the configuration names on this machine, before a
 // gateway makes anything there: a start that cannot succeed leaves nothing
 // behind. withEnvoy says that Envoy runs here, too.
 func (c Config) preflight(from origins, withEnvoy bool) (problems mistakes) {
 	if _, err := checkData(c.Data); err != nil {
-		problems = append(problems, fmt.Sprintf("%s: %v", from.of("data"), err))
-	} else if err := billing.Look(c.billingOptions(nil)); err != nil {
-		origin := from.of("data")
-		if c.Database.URL != "" {
-			origin = from.of("database.url")
-		}
-		problems = append(problems, fmt.Sprintf("%s: %v", origin, err))
+		problems = append(problems, from.blame("data", err).Error())
+	} else if err := c.lookForBooks(from); err != nil {
+		problems = append(problems, err.Error())
 	}
 	return append(problems, c.certificates(from, withEnvoy)...)
+}
+
+// lookForBooks says why the books cannot be where they should be. The file is
+// named by one setting or, by default, the other.
+func (c Config) lookForBooks(from origins) error {
+	path := "database.url"
+	if c.Database.URL == "" {
+		path = "data"
+	}
+	return from.blame(path, billing.Look(c.billingOptions(nil)))
 }
 
 // certificates are the mistakes in files of certificates. That of the model

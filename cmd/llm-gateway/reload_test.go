@@ -171,7 +171,7 @@ func TestReload_badOnesChangeNothing(t *testing.T) {
 	}{
 		{"several mistakes", "c.yaml", "limits: {foo: 1, daily: x}\n", []string{
 			"c.yaml: limits.foo is not known: did you mean limits.window?", "c.yaml: limits.daily: write a whole number above 0, digits only"}},
-		{"no YAML", "c.yaml", "limits: [" + reloadCanary, []string{"c.yaml: line 1 is not valid YAML: write name: value, sections indented by spaces"}},
+		{"no YAML", "c.yaml", "limits: [" + reloadCanary, []string{"c.yaml is not valid YAML near line 1: write name: value, sections indented by spaces"}},
 		{"YAML gone", "c.yaml", "", []string{"c.yaml is gone: put it back, or restart to do without it"}},
 		{"YAML cut off", "c.yaml", " \n", []string{"c.yaml is empty: write the settings into it, or restart to do without them"}},
 		{"line of .env", ".env", reloadCanary + "\n", []string{".env: line 1 cannot be read: write NAME=value, with quotes around values that hold spaces or #"}},

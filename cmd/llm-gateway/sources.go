@@ -32,6 +32,15 @@ func (o origins) of(path string) string {
 	return path
 }
 
+// blame puts the place that set a path in front of an error about its value; a
+// default is nobody's.
+func (o origins) blame(path string, err error) error {
+	if origin := o[path]; err != nil && origin != "" {
+		return fmt.Errorf("%s: %w", origin, err)
+	}
+	return err
+}
+
 // yamlPath is the YAML file that the sources name, "" for none.
 func (src sources) yamlPath(env map[string]given) string {
 	if src.file != "" {

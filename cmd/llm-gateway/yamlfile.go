@@ -64,7 +64,7 @@ func (f *yamlFile) read(content []byte) (mistake string) {
 		return f.unreadable(err)
 	}
 	if err := decoder.Decode(&second); err == nil {
-		return fmt.Sprintf("%s: line %d begins a second document: remove the line --- before it", f.path, second.Line)
+		return fmt.Sprintf("%s: line %d begins a second document: keep one of them", f.path, second.Line)
 	} else if !errors.Is(err, io.EOF) {
 		return f.unreadable(err)
 	}
@@ -73,7 +73,7 @@ func (f *yamlFile) read(content []byte) (mistake string) {
 		return ""
 	}
 	if root.Kind != yamlv3.MappingNode {
-		return fmt.Sprintf("%s: line %d is not valid YAML: write name: value, sections indented", f.path, root.Line)
+		return fmt.Sprintf("%s is not valid YAML near line %d: write name: value, sections indented by spaces", f.path, root.Line)
 	}
 	if err := f.section(root, "", 0); err != nil {
 		return f.path + " is nested too deeply, or its aliases (*name) make it too large: write each setting once, below its section"
@@ -104,13 +104,13 @@ func (f *yamlFile) section(n *yamlv3.Node, prefix string, depth int) error {
 		case strings.Contains(name.Value, "."):
 			f.problem("line %d: write the section alone, and its settings below it, indented", name.Line)
 		case seen[name.Value]:
-			f.problem("line %d: %s stands there twice: keep one of them", name.Line, shownKey(key))
+			f.problem("line %d: the same name stands above it: keep one of them", name.Line)
 		case value.Kind == yamlv3.MappingNode && len(value.Content) > 0:
 			if err := f.section(value, key+".", depth+1); err != nil {
 				return err
 			}
 		default:
-			if err := f.leaf(key, value); err != nil {
+			if err := f.leaf(key, name.Line, value); err != nil {
 				return err
 			}
 		}
@@ -121,7 +121,7 @@ func (f *yamlFile) section(n *yamlv3.Node, prefix string, depth int) error {
 
 // leaf reads a value. One that is not there is not set, like a section in which
 // everything is commented out.
-func (f *yamlFile) leaf(key string, value *yamlv3.Node) error {
+func (f *yamlFile) leaf(key string, line int, value *yamlv3.Node) error {
 	var paths []string
 	for _, s := range settings() {
 		paths = append(paths, s.path)
@@ -133,7 +133,11 @@ func (f *yamlFile) leaf(key string, value *yamlv3.Node) error {
 		}
 	}
 	if !slices.Contains(paths, key) {
-		f.problem("%s is not known: did you mean %s?", shownKey(key), nearest(key, paths))
+		if keyShape.MatchString(key) {
+			f.problem("%s is not known: did you mean %s?", key, nearest(key, paths))
+		} else { // it may be a secret that slipped into the place of a name
+			f.problem("line %d: the name there is not known: write one of a setting", line)
+		}
 		return nil
 	}
 	text, ok := scalar(value)
@@ -199,21 +203,13 @@ func scalar(n *yamlv3.Node) (text string, ok bool) {
 
 var keyShape = regexp.MustCompile(`^[A-Za-z0-9_.]{1,64}$`)
 
-// shownKey keeps a secret that slipped into the place of a key off the screen.
-func shownKey(key string) string {
-	if keyShape.MatchString(key) {
-		return key
-	}
-	return "a key"
-}
-
 var yamlLine = regexp.MustCompile(`line (\d+)`)
 
-// unreadable tells which line cannot be read. The library's own words can hold
-// the text of the file, secrets among it.
+// unreadable tells about which line cannot be read; the library is sometimes off
+// by one. Its own words can hold the text of the file, secrets among it.
 func (f *yamlFile) unreadable(err error) string {
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		return fmt.Sprintf("%s: line %s is not valid YAML: write name: value, sections indented by spaces", f.path, m[1])
+		return fmt.Sprintf("%s is not valid YAML near line %s: write name: value, sections indented by spaces", f.path, m[1])
 	}
 	return f.path + " is not valid YAML: write name: value, sections indented by spaces"
 }
