@@ -31,6 +31,8 @@ type reloader struct {
 	log     *zap.Logger
 	control *logControl
 	hangups chan os.Signal
+	at      terminal
+	stop    context.CancelFunc // ends the gateway
 
 	inForce Config     // what the gateway goes by
 	good    fileStates // of the files when inForce was read
@@ -42,10 +44,11 @@ type reloader struct {
 // newReloader begins to listen for SIGHUP, which would end the process
 // otherwise: also one that comes while the gateway still starts is obeyed.
 //
-// The files are as they were before c was read from them.
-func newReloader(src sources, files fileStates, c Config, log *zap.Logger, control *logControl) *reloader {
+// The files are as they were before c was read from them; stop ends the gateway
+// when its terminal is closed.
+func newReloader(src sources, files fileStates, c Config, log *zap.Logger, control *logControl, stop context.CancelFunc) *reloader {
 	r := &reloader{
-		src: src, log: log, control: control, hangups: make(chan os.Signal, 1),
+		src: src, log: log, control: control, hangups: make(chan os.Signal, 1), at: openTerminal(), stop: stop,
 		inForce: c, good: files, tried: files, seen: files,
 	}
 	signal.Notify(r.hangups, syscall.SIGHUP)
@@ -63,6 +66,11 @@ func (r *reloader) run(ctx context.Context, apply func(context.Context, Config) 
 		case <-ctx.Done():
 			return
 		case <-r.hangups:
+			if r.at.gone() {
+				r.log.Info("the terminal was closed")
+				r.stop()
+				return
+			}
 			r.reload(ctx, apply, lookAtFiles(r.src))
 		case <-ticker.C:
 			if now := lookAtFiles(r.src); r.due(now, time.Now()) {

@@ -52,7 +52,7 @@ func startReloading(t *testing.T, files map[string]string, env ...string) *reloa
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.reloader = newReloader(src, before, c, log, control)
+	r.reloader = newReloader(src, before, c, log, control, func() { t.Error("the gateway was stopped") })
 	return r
 }
 

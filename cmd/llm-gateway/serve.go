@@ -87,7 +87,9 @@ func (s *serveRun) run(ctx context.Context, c Config, from origins) error {
 	if err != nil {
 		return err
 	}
-	r := newReloader(s.src, s.files, c, log, control)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r := newReloader(s.src, s.files, c, log, control, stop)
 	w := welcome{app: s.app, c: c, base: strings.TrimRight(s.publicURL, "/"), log: log}
 	if s.demoAt != "" && c.Upstream.URL == "" {
 		demo, err := startDemo(ctx, s.demoAt, log)

@@ -42,8 +42,10 @@ func newUpCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		reloads := newReloader(src, files, c, log, control)
-		return (&upRun{app: app, c: c, log: log, output: control.out, reloads: reloads}).run(cmd.Context())
+		ctx, stop := context.WithCancel(cmd.Context())
+		defer stop()
+		reloads := newReloader(src, files, c, log, control, stop)
+		return (&upRun{app: app, c: c, log: log, output: control.out, reloads: reloads}).run(ctx)
 	}
 	return cmd
 }
