@@ -123,14 +123,20 @@ func brokenSecretsAndNames() []brokenConfig {
 		{name: "secret is a directory", env: []string{"LLM_API_KEY_FILE=dir"}, files: map[string]string{"dir/x": ""}, want: []string{"LLM_API_KEY_FILE: cannot be read: dir is a directory: name a file"}},
 		{name: "large secret", env: []string{"LLM_API_KEY_FILE=key"}, files: map[string]string{"key": strings.Repeat("x", 1<<20+1)}, want: []string{"LLM_API_KEY_FILE: cannot be read: key is larger than 1 MiB: name another file"}},
 		{name: "bad secret in a file", env: []string{"LLMGW_KEY_PEPPER_FILE=key"}, files: map[string]string{"key": brokenCanary[:12]}, want: []string{"LLMGW_KEY_PEPPER_FILE: write at least 16 bytes"}},
-		{name: "secret and file", env: []string{"LLM_API_KEY_FILE=key"}, files: map[string]string{".env": "LLM_API_KEY=" + brokenCanary, "key": brokenCanary},
-			want: []string{".env: LLM_API_KEY and LLM_API_KEY_FILE are both set: keep one of them"}},
+		{
+			name: "secret and file", env: []string{"LLM_API_KEY_FILE=key"}, files: map[string]string{".env": "LLM_API_KEY=" + brokenCanary, "key": brokenCanary},
+			want: []string{".env: LLM_API_KEY and LLM_API_KEY_FILE are both set: keep one of them"},
+		},
 		{name: "unknown variable", env: []string{"LLMGW_LISTE=" + brokenCanary}, want: []string{"LLMGW_LISTE is not known: did you mean LLMGW_LISTEN?"}},
 		{name: "unknown in .env", files: map[string]string{".env": "LLMGW_LIMITS__DAILY=5\n"}, want: []string{".env: LLMGW_LIMITS__DAILY is not known: did you mean API_DAILY_LIMIT?"}},
-		{name: "bad line of .env", files: map[string]string{".env": "LOG_LEVEL=info\n" + brokenCanary + "\n"},
-			want: []string{".env: line 2 cannot be read: write NAME=value, with quotes around values that hold spaces or #"}},
-		{name: "open quote in .env", files: map[string]string{".env": "LLM_API_KEY=\"" + brokenCanary + "\nLOG_LEVEL=info\n"},
-			want: []string{".env: line 1 cannot be read: write NAME=value, with quotes around values that hold spaces or #"}},
+		{
+			name: "bad line of .env", files: map[string]string{".env": "LOG_LEVEL=info\n" + brokenCanary + "\n"},
+			want: []string{".env: line 2 cannot be read: write NAME=value, with quotes around values that hold spaces or #"},
+		},
+		{
+			name: "open quote in .env", files: map[string]string{".env": "LLM_API_KEY=\"" + brokenCanary + "\nLOG_LEVEL=info\n"},
+			want: []string{".env: line 1 cannot be read: write NAME=value, with quotes around values that hold spaces or #"},
+		},
 		{name: ".env is not UTF-8", files: map[string]string{".env": "LOG_LEVEL=\xff\n"}, want: []string{".env: it is not UTF-8 text: save it as UTF-8"}},
 		{name: ".env is a directory", files: map[string]string{".env/x": ""}, want: []string{".env: .env is a directory: name a file"}},
 		{name: "unknown option", args: []string{"--limit", "5"}, code: exitUsage, want: []string{"unknown option --limit"}},
@@ -143,34 +149,58 @@ func brokenSecretsAndNames() []brokenConfig {
 func brokenTogether() []brokenConfig {
 	token := strings.TrimPrefix(brokenCanary, "sk-")
 	return []brokenConfig{
-		{name: "credentials for anybody", env: []string{"LLMGW_CORS__CREDENTIALS=true"},
-			want: []string{"LLMGW_CORS__CREDENTIALS needs a list of origins in cors.origins (LLMGW_CORS__ORIGINS): with any origin every web page could act for its visitors"}},
-		{name: "two servers of Redis", env: []string{"REDIS_HOST=h"}, files: yamlFileOf("redis: {url: redis://u:" + brokenCanary + "@h}\n"),
-			want: []string{"c.yaml: redis.url and REDIS_HOST are both set: keep one of them"}},
-		{name: "shared token", env: []string{"LLMGW_ADMIN__TOKEN=" + token, "LLM_API_KEY=" + token},
-			want: []string{"LLMGW_ADMIN__TOKEN: it is a client's key, the model server's or the pepper: write a token of its own, such as `openssl rand -hex 32` prints"}},
-		{name: "missing certificates", env: []string{"REDIS_URL=rediss://h", "REDIS_CA_FILE=ca.pem"},
-			want: []string{"REDIS_CA_FILE: cannot be read: open ca.pem: no such file or directory: name a file of PEM certificates"}},
-		{name: "no certificates", env: []string{"REDIS_URL=rediss://h"}, files: map[string]string{"c.yaml": "redis: {ca_file: ca.pem}\n", "ca.pem": brokenCanary},
-			want: []string{"c.yaml: redis.ca_file: ca.pem holds no PEM certificate: name a file of PEM certificates"}},
-		{name: "data is a file", env: []string{"LLMGW_DATA=here"}, files: map[string]string{"here": "x"}, soft: true,
-			want: []string{"LLMGW_DATA: here is not a directory: name another one with --data"}},
-		{name: "data below a file", args: []string{"--data", "here/data"}, files: map[string]string{"here": "x"}, soft: true,
-			want: []string{"option --data: here is not a directory: name another one with --data"}},
-		{name: "foreign books", env: []string{"DATABASE_URL=diary"}, files: map[string]string{"diary": "this is a diary, not a database"}, soft: true,
-			want: []string{"DATABASE_URL: DIR/diary: not a database of this gateway: not an SQLite file; name another file"}},
-		{name: "books are a directory", env: []string{"DATABASE_URL=sqlite:dir"}, files: map[string]string{"dir/x": ""}, soft: true,
-			want: []string{"DATABASE_URL: DIR/dir is a directory: name a file in it"}},
-		{name: "books without a directory", files: yamlFileOf("database: {url: sqlite:none/b.db}\n"), soft: true,
-			want: []string{"c.yaml: database.url: there is no directory DIR/none: make it, or name a file elsewhere"}},
-		{name: "books that are gone", files: map[string]string{"data/instance": "0123"}, soft: true,
-			want: []string{"the books' database is missing: DIR/data/billing.db is gone, but data/instance shows that there were books; restore a backup, or move instance and spill.jsonl away to begin new books"}},
-		{name: "everything at once", env: []string{"REDIS_PORT=x", "LLMGW_X=1"}, files: map[string]string{"c.yaml": "limits: {daily: no}\nfoo: 1\n", ".env": "BUDGET_EXACT=perhaps\n"}, args: []string{"--data", ""},
+		{
+			name: "credentials for anybody", env: []string{"LLMGW_CORS__CREDENTIALS=true"},
+			want: []string{"LLMGW_CORS__CREDENTIALS needs a list of origins in cors.origins (LLMGW_CORS__ORIGINS): with any origin every web page could act for its visitors"},
+		},
+		{
+			name: "two servers of Redis", env: []string{"REDIS_HOST=h"}, files: yamlFileOf("redis: {url: redis://u:" + brokenCanary + "@h}\n"),
+			want: []string{"c.yaml: redis.url and REDIS_HOST are both set: keep one of them"},
+		},
+		{
+			name: "shared token", env: []string{"LLMGW_ADMIN__TOKEN=" + token, "LLM_API_KEY=" + token},
+			want: []string{"LLMGW_ADMIN__TOKEN: it is a client's key, the model server's or the pepper: write a token of its own, such as `openssl rand -hex 32` prints"},
+		},
+		{
+			name: "missing certificates", env: []string{"REDIS_URL=rediss://h", "REDIS_CA_FILE=ca.pem"},
+			want: []string{"REDIS_CA_FILE: cannot be read: open ca.pem: no such file or directory: name a file of PEM certificates"},
+		},
+		{
+			name: "no certificates", env: []string{"REDIS_URL=rediss://h"}, files: map[string]string{"c.yaml": "redis: {ca_file: ca.pem}\n", "ca.pem": brokenCanary},
+			want: []string{"c.yaml: redis.ca_file: ca.pem holds no PEM certificate: name a file of PEM certificates"},
+		},
+		{
+			name: "data is a file", env: []string{"LLMGW_DATA=here"}, files: map[string]string{"here": "x"}, soft: true,
+			want: []string{"LLMGW_DATA: here is not a directory: name another one with --data"},
+		},
+		{
+			name: "data below a file", args: []string{"--data", "here/data"}, files: map[string]string{"here": "x"}, soft: true,
+			want: []string{"option --data: here is not a directory: name another one with --data"},
+		},
+		{
+			name: "foreign books", env: []string{"DATABASE_URL=diary"}, files: map[string]string{"diary": "this is a diary, not a database"}, soft: true,
+			want: []string{"DATABASE_URL: DIR/diary: not a database of this gateway: not an SQLite file; name another file"},
+		},
+		{
+			name: "books are a directory", env: []string{"DATABASE_URL=sqlite:dir"}, files: map[string]string{"dir/x": ""}, soft: true,
+			want: []string{"DATABASE_URL: DIR/dir is a directory: name a file in it"},
+		},
+		{
+			name: "books without a directory", files: yamlFileOf("database: {url: sqlite:none/b.db}\n"), soft: true,
+			want: []string{"c.yaml: database.url: there is no directory DIR/none: make it, or name a file elsewhere"},
+		},
+		{
+			name: "books that are gone", files: map[string]string{"data/instance": "0123"}, soft: true,
+			want: []string{"the books' database is missing: DIR/data/billing.db is gone, but data/instance shows that there were books; restore a backup, or move instance and spill.jsonl away to begin new books"},
+		},
+		{
+			name: "everything at once", env: []string{"REDIS_PORT=x", "LLMGW_X=1"}, files: map[string]string{"c.yaml": "limits: {daily: no}\nfoo: 1\n", ".env": "BUDGET_EXACT=perhaps\n"}, args: []string{"--data", ""},
 			want: []string{
 				"c.yaml: foo is not known: did you mean data?", "c.yaml: limits.daily: write a whole number above 0, digits only",
 				"LLMGW_X is not known: did you mean LLMGW_DATA?", ".env: BUDGET_EXACT: write true or false",
 				"REDIS_PORT: write a whole number from 1 to 65535, digits only", "option --data: write the path of a directory",
-			}},
+			},
+		},
 	}
 }
 

@@ -170,7 +170,8 @@ func TestReload_badOnesChangeNothing(t *testing.T) {
 		want             []string
 	}{
 		{"several mistakes", "c.yaml", "limits: {foo: 1, daily: x}\n", []string{
-			"c.yaml: limits.foo is not known: did you mean limits.window?", "c.yaml: limits.daily: write a whole number above 0, digits only"}},
+			"c.yaml: limits.foo is not known: did you mean limits.window?", "c.yaml: limits.daily: write a whole number above 0, digits only",
+		}},
 		{"no YAML", "c.yaml", "limits: [" + reloadCanary, []string{"c.yaml is not valid YAML near line 1: write name: value, sections indented by spaces"}},
 		{"YAML gone", "c.yaml", "", []string{"c.yaml is gone: put it back, or restart to do without it"}},
 		{"YAML cut off", "c.yaml", " \n", []string{"c.yaml is empty: write the settings into it, or restart to do without them"}},
@@ -180,7 +181,8 @@ func TestReload_badOnesChangeNothing(t *testing.T) {
 		{"secret cut off", "secret", "\n", []string{"secret is empty: write the settings into it, or restart to do without them"}},
 		{"bad secret", "secret", reloadCanary + " b", []string{"LLM_API_KEY_FILE: write the key alone, in printable ASCII without spaces"}},
 		{"contradiction", ".env", "LLMGW_ADMIN__TOKEN=" + reloadCanary + "-abcdefghij\nALLOWED_API_KEYS=" + reloadCanary + "-abcdefghij\n", []string{
-			".env: LLMGW_ADMIN__TOKEN: it is a client's key, the model server's or the pepper: write a token of its own, such as `openssl rand -hex 32` prints"}},
+			".env: LLMGW_ADMIN__TOKEN: it is a client's key, the model server's or the pepper: write a token of its own, such as `openssl rand -hex 32` prints",
+		}},
 	} {
 		old, err := os.ReadFile(filepath.Join(r.dir, c.file))
 		if err != nil {
@@ -225,7 +227,8 @@ func TestReload_thatCannotBePutInForce(t *testing.T) {
 func TestReload_due(t *testing.T) {
 	r := startReloading(t, map[string]string{"c.yaml": "limits: {daily: 10}\n"})
 	look := func() bool { return r.due(lookAtFiles(r.src), time.Now()) }
-	if look() || look() {
+	again := func() bool { first := look(); return look() || first }
+	if again() {
 		t.Error("nothing has changed")
 	}
 	r.write("c.yaml", "limits: {daily: 1")
@@ -237,12 +240,12 @@ func TestReload_due(t *testing.T) {
 		t.Error("what was there twice is read, and not before")
 	}
 	r.now()
-	if look() || look() {
+	if again() {
 		t.Error("it was read already")
 	}
 	// The same content is no change; a link that leads elsewhere is.
 	r.write("c.yaml", "limits: {daily: 11}\n")
-	if look() || look() {
+	if again() {
 		t.Error("a file with the same content is read")
 	}
 	r.write("other", "limits: {daily: 12}\n")
