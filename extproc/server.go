@@ -107,6 +107,7 @@ func New(o Options) (_ *Server, err error) {
 	if err := s.Reconfigure(o.Settings); err != nil {
 		return nil, err
 	}
+	s.o.Settings = Settings{} // nobody reads those of the start by mistake
 	if s.observer, err = newObserver(o); err != nil {
 		return nil, err
 	}
