@@ -23,8 +23,8 @@ type AdminOptions struct {
 	Token string
 	// Books are the operator's side of the books.
 	Books *billing.Admin
-	// Defaults are the limits of a key that sets none of its own.
-	Defaults Defaults
+	// Defaults are the limits that now apply to a key that sets none of its own.
+	Defaults func() Defaults
 	// Refresh makes the gateway take up a change at once; nil = it does so by
 	// itself within a second.
 	Refresh func(context.Context) error

@@ -32,6 +32,8 @@ type operator struct {
 	seen    *observer.ObservedLogs
 	options billing.Options
 	changes int // how often the gateway was asked to look
+
+	defaults Defaults // in force
 }
 
 func newOperator(t *testing.T) *operator {
@@ -41,6 +43,7 @@ func newOperator(t *testing.T) *operator {
 		DataDir: t.TempDir(), Log: zap.NewNop(), Now: func() time.Time { return o.now },
 		Defaults: billing.Limits{Tariff: 500, Daily: 600, Monthly: 700},
 	}
+	o.defaults = Defaults{Requests: 30, Window: time.Minute, Tariff: 500, Daily: 600, Monthly: 700}
 	books, err := billing.OpenAdmin(t.Context(), o.options)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +55,7 @@ func newOperator(t *testing.T) *operator {
 	lines := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(o.logged), zapcore.DebugLevel)
 	o.handler = AdminHandler(AdminOptions{
 		Token: testToken, Books: books, Version: "test",
-		Defaults: Defaults{Requests: 30, Window: time.Minute, Tariff: 500, Daily: 600, Monthly: 700},
+		Defaults: func() Defaults { return o.defaults },
 		Now:      func() time.Time { return o.now },
 		Refresh:  func(context.Context) error { o.changes++; return nil },
 		Log:      zap.New(zapcore.NewTee(watch, lines)),

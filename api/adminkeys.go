@@ -99,8 +99,9 @@ func (a *admin) views(ctx context.Context) ([]KeyView, error) {
 		return nil, a.broken("list keys", err)
 	}
 	now, views := a.Now(), make([]KeyView, 0, len(keys))
+	defaults := a.Defaults()
 	for i := range keys {
-		views = append(views, a.Defaults.Key(&keys[i], now))
+		views = append(views, defaults.Key(&keys[i], now))
 	}
 	slices.SortFunc(views, func(x, y KeyView) int { return cmp.Compare(x.ID, y.ID) })
 	return views, nil
@@ -152,8 +153,9 @@ func (a *admin) createKey(ctx context.Context, in *body[newKey]) (*body[CreatedK
 	if err != nil {
 		return nil, a.broken("create key", err)
 	}
-	a.changed(ctx, "create key", k.ID, zap.Any("after", a.Defaults.Limits(k)))
-	return &body[CreatedKey]{a.Defaults.Created(k, secret)}, nil
+	defaults := a.Defaults()
+	a.changed(ctx, "create key", k.ID, zap.Any("after", defaults.Limits(k)))
+	return &body[CreatedKey]{defaults.Created(k, secret)}, nil
 }
 
 func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[ChangedLimits], error) {
@@ -167,7 +169,7 @@ func (a *admin) setLimits(ctx context.Context, in *keyAnd[limitChange]) (*body[C
 	if err != nil {
 		return nil, a.broken("set limits", err)
 	}
-	change := a.Defaults.Changed(before, after)
+	change := a.Defaults().Changed(before, after)
 	a.changed(ctx, "set limits", after.ID, zap.Any("before", change.Old), zap.Any("after", change.New))
 	return &body[ChangedLimits]{change}, nil
 }
@@ -197,7 +199,7 @@ func (a *admin) rotateKey(ctx context.Context, in *keyAnd[rotation]) (*body[Rota
 		return nil, a.broken("rotate key", err)
 	}
 	a.changed(ctx, "rotate key", r.New.ID, zap.String("replaces", r.Old.ID), zap.Timep("old_expires_at", Moment(r.Old.ExpiresAt)))
-	return &body[RotatedKey]{a.Defaults.Rotated(r)}, nil
+	return &body[RotatedKey]{a.Defaults().Rotated(r)}, nil
 }
 
 // usable finds a key that is neither revoked nor expired.

@@ -59,7 +59,7 @@ func (a *admin) reportRoutes() {
 		OperationID: "tariffs", Method: get, Path: "/admin/tariffs", Summary: "The tariffs in force and how many active keys have each", Tags: []string{"reports"},
 	}, []int{503}, func(ctx context.Context, _ *noInput) (*body[TariffList], error) {
 		keys, err := a.views(ctx)
-		return &body[TariffList]{TariffList{a.Defaults.Tariffs(keys)}}, err
+		return &body[TariffList]{TariffList{a.Defaults().Tariffs(keys)}}, err
 	})
 }
 
@@ -96,7 +96,7 @@ func (a *admin) audit(ctx context.Context, _ *noInput) (*body[billing.AuditRepor
 }
 
 func (a *admin) defaultLimits(context.Context, *noInput) (*body[DefaultLimits], error) {
-	d := a.Defaults
+	d := a.Defaults()
 	return &body[DefaultLimits]{DefaultLimits{
 		Requests: d.Requests, WindowSeconds: wholeSeconds(d.Window), Limit: d.Tariff, Daily: d.Daily, Monthly: d.Monthly,
 		TPM: d.TokensPerMinute, Concurrent: d.Concurrent,

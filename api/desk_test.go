@@ -84,7 +84,7 @@ func newDesk(t *testing.T) *desk {
 	}
 	limits := ratelimit.Limits{Requests: ratelimit.Limit{Max: 30, Window: time.Minute}}
 	d.handler = Handler(Options{
-		Version: "v1.2.3", Book: d.book, Limits: d, Defaults: limits, Docs: true, Log: zap.NewNop(),
+		Version: "v1.2.3", Book: d.book, Limits: d, Defaults: func() ratelimit.Limits { return limits }, Docs: func() bool { return true }, Log: zap.NewNop(),
 		LimitsOf:     func(billing.Key) ratelimit.Limits { return limits },
 		Authenticate: d.authenticate,
 		Components:   []Component{{Name: "database", Check: d.book.Healthy}},

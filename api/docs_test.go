@@ -28,7 +28,9 @@ func get(t *testing.T, h http.Handler, path string, headers ...string) *httptest
 	return w
 }
 
-func docsHandler() http.Handler { return Handler(Options{Docs: true, Log: zap.NewNop()}) }
+func docsHandler() http.Handler {
+	return Handler(Options{Docs: func() bool { return true }, Log: zap.NewNop()})
+}
 
 var reference = regexp.MustCompile(`(?:href|src)="([^"]*)"`)
 
@@ -111,10 +113,21 @@ func TestDocs_files(t *testing.T) {
 }
 
 func TestDocs_off(t *testing.T) {
-	h := Handler(Options{Log: zap.NewNop()})
+	never := Handler(Options{Log: zap.NewNop()})
+	on := false
+	now := Handler(Options{Log: zap.NewNop(), Docs: func() bool { return on }})
 	for _, path := range append(docsPaths(), "/openapi.json") {
-		if w, _ := ask(t, h, "GET", path); w.Code != 404 {
+		if w, _ := ask(t, never, "GET", path); w.Code != 404 {
 			t.Errorf("%s: %d", path, w.Code)
+		}
+		for _, c := range []struct {
+			on   bool
+			want int
+		}{{false, 404}, {true, 200}, {false, 404}} {
+			on = c.on
+			if w := get(t, now, path); w.Code != c.want {
+				t.Errorf("%s while the documents are on: %t: %d, want %d", path, c.on, w.Code, c.want)
+			}
 		}
 	}
 	for _, path := range docsPaths() {

@@ -12,12 +12,13 @@ type rootReport struct {
 }
 
 func rootOf(o Options) rootReport {
+	requests := o.Defaults().Requests
 	r := rootReport{
 		Service: "LLM Gateway", Version: o.Version,
 		Description: "API keys, rate limits and exact token billing in front of an OpenAI-compatible model server.",
 		Features: []string{
 			"API key authentication",
-			fmt.Sprintf("Rate limiting (%d requests per %d s, exact sliding window)", o.Defaults.Requests.Max, wholeSeconds(o.Defaults.Requests.Window)),
+			fmt.Sprintf("Rate limiting (%d requests per %d s, exact sliding window)", requests.Max, wholeSeconds(requests.Window)),
 			"Exact token accounting",
 			"Tariffs with monthly token limits",
 			"Daily and monthly token budgets",
@@ -29,7 +30,7 @@ func rootOf(o Options) rootReport {
 			"live": "/healthz/live", "ready": "/healthz/ready",
 		},
 	}
-	if o.Docs {
+	if o.Docs != nil && o.Docs() {
 		for name, path := range map[string]string{"openapi": documentPath, "docs": "/docs", "redoc": "/redoc"} {
 			r.Endpoints[name] = path
 		}

@@ -25,13 +25,14 @@ type Options struct {
 	Authenticate Authenticate
 	// Book is where usage and budgets are read.
 	Book *billing.Book
-	// Limits are the rate limits, LimitsOf those that apply to a key, Defaults
-	// those of a key that has none of its own.
+	// Limits are the rate limits, LimitsOf those that apply to a key now, and
+	// Defaults those that now apply to a key that has none of its own.
 	Limits   Limits
 	LimitsOf func(billing.Key) ratelimit.Limits
-	Defaults ratelimit.Limits
-	// Docs serves the document of the routes and the pages that show it.
-	Docs bool
+	Defaults func() ratelimit.Limits
+	// Docs says whether the document of the routes and the pages that show it
+	// are served now; nil = never.
+	Docs func() bool
 	Log  *zap.Logger
 }
 
@@ -58,11 +59,23 @@ func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	s := &server{o: o, health: newHealth(o), guard: newGuard(time.Now), contract: newContract(mux, publicDocument(o))}
 	s.routes()
-	if o.Docs {
-		s.document(mux)
-		documentation(mux)
+	if o.Docs == nil {
+		return strict(mux, methodsOf(s.contract.OpenAPI()), o.Log)
 	}
-	return strict(mux, methodsOf(s.contract.OpenAPI()), o.Log)
+	s.document(mux)
+	documentation(mux)
+	return whileOn(o.Docs, append(docsPaths(), documentPath), strict(mux, methodsOf(s.contract.OpenAPI()), o.Log))
+}
+
+// whileOn makes paths unknown while they are off.
+func whileOn(on func() bool, paths []string, routes http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if slices.Contains(paths, r.URL.Path) && !on() {
+			unknownPath(w)
+			return
+		}
+		routes.ServeHTTP(w, r)
+	})
 }
 
 // Paths are all paths that the handler answers, sorted. Each is exact.

@@ -79,11 +79,15 @@ func strict(mux *http.ServeMux, m methods, log *zap.Logger) http.Handler {
 		// The mux would redirect an address that is not clean: nobody has a
 		// reason to write one, and it is no path of ours.
 		if _, pattern := mux.Handler(r); pattern == "" || path.Clean(r.URL.Path) != r.URL.Path {
-			writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
+			unknownPath(w)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+func unknownPath(w http.ResponseWriter) {
+	writeError(w, http.StatusNotFound, codeNotFound, "Unknown path.")
 }
 
 func methodNotAllowed(w http.ResponseWriter, allowed ...string) {

@@ -42,6 +42,8 @@ type Book struct {
 	writer *writer
 	unlock func()
 
+	defaultLimits atomic.Pointer[Limits] // Options.Defaults, until SetDefaults
+
 	abandoned      atomic.Int64
 	refuseUnpriced atomic.Bool
 	priceless      priceless
@@ -81,6 +83,7 @@ func open(ctx context.Context, o Options) (b *Book, err error) {
 	}
 	b = &Book{opt: o, log: o.Log, holds: map[string]*openHold{}}
 	b.refuseUnpriced.Store(o.RefuseUnpriced)
+	b.defaultLimits.Store(&o.Defaults)
 	if b.log == nil {
 		b.log = zap.NewNop()
 	}

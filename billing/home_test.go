@@ -114,6 +114,7 @@ func suite() []part {
 		{"ModelsHaveTheirColumns", testModelsHaveTheirColumns},
 		{"CallersMayNameTheirHolds", testCallersMayNameTheirHolds},
 		{"OneFirstKeyIsMade", testOneFirstKeyIsMade},
+		{"DefaultsCanBeExchanged", testDefaultsCanBeExchanged},
 		{"FreedTokensAreFreeAtOnce", testFreedTokensAreFreeAtOnce},
 		{"RestoreKeepsTheOldBooksAside", testRestoreKeepsTheOldBooksAside},
 		{"RestoreRefusesWhileAGatewayWorks", testRestoreRefusesWhileAGatewayWorks},

@@ -22,7 +22,7 @@ func inspect(dataDir, path string) (fresh bool, err error) {
 	case err != nil:
 		return false, err
 	case !bytes.Equal(head, []byte("SQLite format 3\x00")):
-		return false, fmt.Errorf("%s: %w: not an SQLite file", path, ErrForeignDatabase)
+		return false, fmt.Errorf("%s: %w: not an SQLite file; name another file", path, ErrForeignDatabase)
 	}
 	for try := 0; ; try++ {
 		tables, format, err := contents(path, true)

@@ -178,7 +178,7 @@ func (b *Book) Refresh(ctx context.Context) error {
 
 // Effective is what limits k: its own where set, else its plan's, else the
 // gateway's defaults.
-func (b *Book) Effective(k Key) Limits { return k.Limits().or(b.opt.Defaults) }
+func (b *Book) Effective(k Key) Limits { return k.Limits().or(b.defaults()) }
 
 // newKey mints the public part of a key.
 func newKey(n NewKey, secret string, now time.Time) (Key, error) {

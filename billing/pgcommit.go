@@ -284,7 +284,7 @@ func (e *pgBooks) grant(h *openHold, seen *sight, c *accountCopy, now time.Time)
 	if err := k.usable(now); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnknownKey, err)
 	}
-	return h.decide(&c.account, c.period, row.limits.or(e.book.opt.Defaults), now)
+	return h.decide(&c.account, c.period, row.limits.or(e.book.defaults()), now)
 }
 
 // send ends the transaction. unsure says that nobody knows whether it

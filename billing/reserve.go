@@ -280,7 +280,7 @@ func (b *Book) undo(h *openHold) {
 // when none would. It changes nothing and decides nothing: with PostgreSQL it looks at a
 // copy that may be a second old. An unknown key is judged by the defaults.
 func (b *Book) Budget(keyID string, need int64) *BudgetError {
-	limits := b.opt.Defaults
+	limits := b.defaults()
 	if k := b.keys.get(keyID); k != nil {
 		limits = b.Effective(*k)
 	}

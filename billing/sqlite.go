@@ -90,7 +90,7 @@ func (e *sqliteBooks) loadAccounts() error {
 // take decides and holds the tokens in memory.
 func (e *sqliteBooks) take(h *openHold, k *Key) error {
 	acct, p := e.account(k.ID, instant(h.admittedAt))
-	if err := h.decide(acct, p, k.Limits().or(e.book.opt.Defaults), instant(h.admittedAt)); err != nil {
+	if err := h.decide(acct, p, k.Limits().or(e.book.defaults()), instant(h.admittedAt)); err != nil {
 		return err
 	}
 	h.account = acct

@@ -14,7 +14,7 @@ type Standing struct {
 // it may be as old as Budget's figures. An unknown key is judged by the
 // defaults.
 func (b *Book) Standing(keyID string) Standing {
-	limits := b.opt.Defaults
+	limits := b.defaults()
 	if k := b.keys.get(keyID); k != nil {
 		limits = b.Effective(*k)
 	}

@@ -26,7 +26,7 @@ func (x *exchange) identify(bodyless bool) *refusal {
 	if h.method != endpoint.Method {
 		return methodNotAllowed(endpoint.Method)
 	}
-	key, r := x.s.who(h.authorization)
+	key, r := x.s.who(h.authorization, x.set)
 	if r != nil {
 		return r
 	}
@@ -45,7 +45,7 @@ func (x *exchange) identify(bodyless bool) *refusal {
 
 // who finds the key of a credential: every occurrence of the authorization
 // header, of which there must be one.
-func (s *Server) who(authorization []string) (billing.Key, *refusal) {
+func (s *Server) who(authorization []string, set *Settings) (billing.Key, *refusal) {
 	secret, found := bearer(authorization)
 	switch found {
 	case credentialMissing:
@@ -59,7 +59,7 @@ func (s *Server) who(authorization []string) (billing.Key, *refusal) {
 	case err == nil:
 		return key, nil
 	case isKeyError(err):
-		return billing.Key{}, invalidKey(s.o.InvalidKeyStatus)
+		return billing.Key{}, invalidKey(set.InvalidKeyStatus)
 	}
 	return billing.Key{}, unavailable()
 }
@@ -75,7 +75,7 @@ type Denied struct {
 // the gate: the same credential is read and refused in the same words on both.
 // It takes every occurrence of the authorization header.
 func (s *Server) Authenticate(authorization []string) (billing.Key, *Denied) {
-	key, r := s.who(authorization)
+	key, r := s.who(authorization, s.settings.Load())
 	if r == nil {
 		return key, nil
 	}
@@ -156,7 +156,7 @@ func (x *exchange) keep(body []byte) {
 // stream, and the held ceiling where BudgetExact asks for it.
 func (x *exchange) edited(body []byte) []byte {
 	var ceiling *edit
-	if x.s.o.BudgetExact && x.request.ceiling == 0 && x.endpoint.Shape != ShapeEmbedding {
+	if x.set.BudgetExact && x.request.ceiling == 0 && x.endpoint.Shape != ShapeEmbedding {
 		ceiling = x.ceilingEdit()
 	}
 	if x.request.usageEdit == nil && ceiling == nil {
@@ -181,8 +181,8 @@ func (x *exchange) ceilingEdit() *edit {
 // namespace away, and puts the upstream's credential in.
 func (x *exchange) forwardHeaders() *extprocv3.HeaderMutation {
 	m := &extprocv3.HeaderMutation{RemoveHeaders: slices.Compact(x.headers.strip)}
-	if x.s.o.UpstreamKey != "" {
-		m.SetHeaders = []*corev3.HeaderValueOption{setHeader(headerAuthorization, "Bearer "+x.s.o.UpstreamKey)}
+	if x.set.UpstreamKey != "" {
+		m.SetHeaders = []*corev3.HeaderValueOption{setHeader(headerAuthorization, "Bearer "+x.set.UpstreamKey)}
 		m.RemoveHeaders = slices.DeleteFunc(m.RemoveHeaders, func(name string) bool { return name == headerAuthorization })
 	}
 	return m

@@ -33,6 +33,7 @@ var errOrder = errors.New("message out of order")
 // Books and Limits.
 type exchange struct {
 	s     *Server
+	set   *Settings // of the moment when it began
 	phase phase
 
 	requestID string
@@ -55,7 +56,9 @@ type exchange struct {
 	notes notes
 }
 
-func (s *Server) newExchange() *exchange { return &exchange{s: s, notes: notes{start: time.Now()}} }
+func (s *Server) newExchange() *exchange {
+	return &exchange{s: s, set: s.settings.Load(), notes: notes{start: time.Now()}}
+}
 
 // step answers one message. An error ends the stream with a non-OK status,
 // which to Envoy is: closed.

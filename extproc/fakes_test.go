@@ -180,7 +180,8 @@ func newRig(t *testing.T, change func(*Options)) *rig {
 	r := &rig{t: t, books: newFakeBooks(), limits: &fakeLimits{}}
 	o := Options{
 		Books: r.books, Limits: r.limits, Log: zap.NewNop(),
-		Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 30, Window: time.Minute}}, MaxRequestBytes: 1 << 20, DefaultOutputTokens: 100,
+		Settings:        Settings{Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 30, Window: time.Minute}}, DefaultOutputTokens: 100},
+		MaxRequestBytes: 1 << 20,
 	}
 	if change != nil {
 		change(&o)

@@ -13,7 +13,6 @@ import (
 // Keys are no labels: their usage is in the books.
 type metrics struct {
 	provider string
-	models   []string
 
 	running                                prometheus.Gauge
 	requests, refusals, tokens             *prometheus.CounterVec
@@ -29,7 +28,7 @@ func aiSeconds() []float64    { return prometheus.ExponentialBuckets(0.01, 2, 14
 // ownSeconds are for what the gateway does itself: 100 us to 1.6 s.
 func ownSeconds() []float64 { return prometheus.ExponentialBuckets(0.0001, 2, 15) }
 
-func newMetrics(to prometheus.Registerer, provider string, models []string) (*metrics, error) {
+func newMetrics(to prometheus.Registerer, provider string) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -38,7 +37,7 @@ func newMetrics(to prometheus.Registerer, provider string, models []string) (*me
 	}
 	ai := []string{"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"}
 	m := &metrics{
-		provider: provider, models: models,
+		provider:  provider,
 		running:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "llmgw_requests_running", Help: "Requests of known keys that have not ended."}),
 		requests:  counter("llmgw_requests_total", "Requests, by endpoint, status that the client got (0: it had left) and how they ended.", "endpoint", "status", "ending"),
 		refusals:  counter("llmgw_refusals_total", "Requests that the gateway refused, by error code and, where a limit refused, its name.", "code", "limit"),
@@ -63,15 +62,16 @@ func newMetrics(to prometheus.Registerer, provider string, models []string) (*me
 	return m, errors.Join(errs...)
 }
 
-// model keeps what clients write from becoming series.
-func (m *metrics) model(name string) string {
-	if slices.Contains(m.models, name) {
+// modelLabel keeps what clients write from becoming series.
+func modelLabel(name string, models []string) string {
+	if slices.Contains(models, name) {
 		return name
 	}
 	return otherEndpoint
 }
 
-func (m *metrics) observe(r *Record) {
+func (m *metrics) observe(r *Record, models []string) {
+	model := modelLabel(r.Model, models)
 	m.requests.WithLabelValues(r.Endpoint, statusLabel(r.Status), string(r.Ending)).Inc()
 	if r.Ending == EndingRefused {
 		m.refusals.WithLabelValues(r.Code, r.Limit).Inc()
@@ -87,12 +87,12 @@ func (m *metrics) observe(r *Record) {
 		m.firstByte.WithLabelValues(r.Endpoint).Observe(r.FirstByte.Seconds())
 	}
 	if r.Provenance != "" {
-		m.charge(r)
+		m.charge(r, model)
 	}
 	if r.Endpoint == otherEndpoint || r.Ending == EndingRefused {
 		return // no operation of a model
 	}
-	operation, model := operationOf(r.Endpoint), m.model(r.Model)
+	operation := operationOf(r.Endpoint)
 	m.genDuration.WithLabelValues(operation, m.provider, model, r.errorType()).Observe(r.Duration.Seconds())
 	if r.Stream && r.FirstByte > 0 {
 		m.genFirstToken.WithLabelValues(operation, m.provider, model).Observe(r.FirstByte.Seconds())
@@ -101,8 +101,8 @@ func (m *metrics) observe(r *Record) {
 
 // charge counts the tokens. The standard's types are input and output; the
 // parts are named as Envoy AI Gateway names them.
-func (m *metrics) charge(r *Record) {
-	operation, model := operationOf(r.Endpoint), m.model(r.Model)
+func (m *metrics) charge(r *Record, model string) {
+	operation := operationOf(r.Endpoint)
 	for _, t := range []struct {
 		kind string
 		n    int64

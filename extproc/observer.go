@@ -22,7 +22,7 @@ func newObserver(o Options) (*observer, error) {
 	v := &observer{log: o.Log, upstream: &upstreamHealth{}}
 	var err error
 	if o.Metrics != nil {
-		if v.metrics, err = newMetrics(o.Metrics, o.Provider, o.MetricModels); err != nil {
+		if v.metrics, err = newMetrics(o.Metrics, o.Provider); err != nil {
 			return nil, err
 		}
 	}
@@ -56,7 +56,7 @@ func (v *observer) ended(x *exchange) {
 	v.upstream.learn(&r)
 	v.write(&r)
 	if v.metrics != nil {
-		v.metrics.observe(&r)
+		v.metrics.observe(&r, x.set.MetricModels)
 	}
 	if v.spans != nil {
 		v.spans.observe(&r)

@@ -37,7 +37,7 @@ type place struct {
 // bound, and what the tokenizer counts, which is asked only when the bound is
 // what does not fit.
 func (x *exchange) take(ctx context.Context, body []byte) *refusal {
-	x.place.ask = ratelimit.Ask{ID: x.s.o.Books.NewHoldID(), Subject: x.key.ID, Limits: LimitsOf(x.key, x.s.o.Defaults)}
+	x.place.ask = ratelimit.Ask{ID: x.s.o.Books.NewHoldID(), Subject: x.key.ID, Limits: LimitsOf(x.key, x.set.Defaults)}
 	prompt := x.request.prompt.bound()
 	x.size(prompt)
 	d, err := x.s.o.Limits.Take(ctx, x.place.ask)
@@ -67,7 +67,7 @@ func (x *exchange) size(prompt int64) {
 	a.MinTokens = x.least(prompt)
 	a.Tokens = a.MinTokens
 	if x.request.ceiling == 0 && x.endpoint.Shape != ShapeEmbedding {
-		a.Tokens = prompt + x.s.o.DefaultOutputTokens*x.request.choices
+		a.Tokens = prompt + x.set.DefaultOutputTokens*x.request.choices
 	}
 }
 
@@ -84,7 +84,7 @@ func (x *exchange) least(prompt int64) int64 {
 func (x *exchange) defaultCeiling() int64 {
 	a, d := &x.place.ask, &x.place.decision
 	if a.Limits.Tokens.Max == 0 || d.Granted >= a.Tokens {
-		return x.s.o.DefaultOutputTokens
+		return x.set.DefaultOutputTokens
 	}
 	prompt := a.MinTokens - x.request.choices
 	return max(1, (d.Granted-prompt)/x.request.choices)

@@ -188,7 +188,7 @@ func (x *exchange) reserveRefusal(err error) *refusal {
 	case errors.As(err, &budget):
 		return budgetSpent(budget, &x.place.decision, x.s.o.Books.Standing(x.key.ID))
 	case isKeyError(err): // revoked between look-up and hold
-		return invalidKey(x.s.o.InvalidKeyStatus)
+		return invalidKey(x.set.InvalidKeyStatus)
 	case errors.Is(err, billing.ErrUnpriced):
 		return modelNotPriced()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -68,28 +69,15 @@ type Options struct {
 	Books  Books
 	Limits Limits
 
-	// Defaults apply to keys that have no limits of their own.
-	Defaults ratelimit.Limits
-	// InvalidKeyStatus answers unknown, revoked and expired keys: 403
-	// (default) or 401, as OpenAI does.
-	InvalidKeyStatus int
+	// Settings are those that Reconfigure can exchange.
+	Settings
 	// MaxRequestBytes bounds request bodies, in bytes. Envoy holds the same
 	// limit; this one counts where Envoy is somebody else's.
 	MaxRequestBytes int64
-	// DefaultOutputTokens is held per choice when a request names no ceiling.
-	DefaultOutputTokens int64
-	// BudgetExact writes that ceiling into the request, so that the upstream
-	// cannot produce more than was held.
-	BudgetExact bool
-	// UpstreamKey is the gateway's own credential at the upstream, "" = none.
-	UpstreamKey string
 
 	Log *zap.Logger
 	// Metrics is where the gate's metrics are registered; nil = nowhere.
 	Metrics prometheus.Registerer
-	// MetricModels are the models that have series of their own; all others
-	// are "other", since their names come from clients.
-	MetricModels []string
 	// Provider is the upstream's name in the GenAI conventions ("openai", ...).
 	Provider string
 	// Tracer makes a span of each exchange; nil = none.
@@ -100,7 +88,8 @@ type Options struct {
 type Server struct {
 	extprocv3.UnimplementedExternalProcessorServer
 
-	o         Options
+	o         Options // but for its Settings
+	settings  atomic.Pointer[Settings]
 	endpoints map[string]Endpoint
 	shared    sharedReplies
 	observer  *observer
@@ -111,13 +100,14 @@ func New(o Options) (_ *Server, err error) {
 	if o.Books == nil || o.Limits == nil || o.Log == nil {
 		return nil, errors.New("extproc: Books, Limits and Log must be set")
 	}
-	if o.Defaults.Requests.Max <= 0 || o.Defaults.Requests.Window <= 0 || o.MaxRequestBytes <= 0 || o.DefaultOutputTokens <= 0 {
-		return nil, errors.New("extproc: Defaults.Requests, MaxRequestBytes and DefaultOutputTokens must be positive")
-	}
-	if o.InvalidKeyStatus == 0 {
-		o.InvalidKeyStatus = 403
+	if o.MaxRequestBytes <= 0 {
+		return nil, errors.New("extproc: MaxRequestBytes must be positive")
 	}
 	s := &Server{o: o, endpoints: make(map[string]Endpoint), shared: newSharedReplies()}
+	if err := s.Reconfigure(o.Settings); err != nil {
+		return nil, err
+	}
+	s.o.Settings = Settings{} // nobody reads those of the start by mistake
 	if s.observer, err = newObserver(o); err != nil {
 		return nil, err
 	}

@@ -112,7 +112,10 @@ func (panicking) GiveBack(context.Context, ratelimit.Ask, ratelimit.Decision)   
 func (panicking) Settle(ratelimit.Ask, ratelimit.Decision, int64)                 {}
 
 func TestNew_refusesWhatCannotWork(t *testing.T) {
-	good := Options{Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 1, Window: 1}}, MaxRequestBytes: 1, DefaultOutputTokens: 1}
+	good := Options{
+		Books: newFakeBooks(), Limits: &fakeLimits{}, Log: zap.NewNop(), MaxRequestBytes: 1,
+		Settings: Settings{Defaults: ratelimit.Limits{Requests: ratelimit.Limit{Max: 1, Window: 1}}, DefaultOutputTokens: 1},
+	}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}

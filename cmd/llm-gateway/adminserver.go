@@ -27,12 +27,9 @@ type adminServer struct {
 }
 
 // openAdmin takes the listener of the admin API, nil when it is off.
-func openAdmin(ctx context.Context, c Config, refresh func(context.Context) error, log *zap.Logger) (_ *adminServer, err error) {
+func openAdmin(ctx context.Context, c Config, defaults func() api.Defaults, refresh func(context.Context) error, log *zap.Logger) (_ *adminServer, err error) {
 	if c.Admin.Token == "" {
 		return nil, nil
-	}
-	if err := c.adminTokenIsItsOwn(); err != nil {
-		return nil, err
 	}
 	s := &adminServer{}
 	defer func() {
@@ -57,7 +54,7 @@ func openAdmin(ctx context.Context, c Config, refresh func(context.Context) erro
 	}
 	s.server = &http.Server{
 		Handler: api.AdminHandler(api.AdminOptions{
-			Token: c.Admin.Token.Reveal(), Books: s.books, Defaults: c.keyDefaults(),
+			Token: c.Admin.Token.Reveal(), Books: s.books, Defaults: defaults,
 			Refresh: refresh, Now: time.Now, Version: buildVersion(), Log: log,
 		}),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute,
@@ -108,15 +105,11 @@ func atHome(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-var errAdminToken = errors.New("LLMGW_ADMIN__TOKEN: it is a client's key, the model server's or the pepper: make a token of its own, such as `openssl rand -hex 32` prints")
+var errAdminToken = errors.New("LLMGW_ADMIN__TOKEN: it is a client's key: make a token of its own, such as `openssl rand -hex 32` prints")
 
-// adminTokenIsItsOwn refuses a token that somebody else has for another purpose.
-func (c Config) adminTokenIsItsOwn() error {
-	others := append([]Secret{c.Upstream.APIKey, c.Auth.Pepper}, c.Auth.AllowedKeys...)
-	if slices.Contains(others, c.Admin.Token) {
-		return errAdminToken
-	}
-	return nil
+// adminTokenIsShared says whether somebody else has the token for another purpose.
+func (c Config) adminTokenIsShared() bool {
+	return slices.Contains(append([]Secret{c.Upstream.APIKey, c.Auth.Pepper}, c.Auth.AllowedKeys...), c.Admin.Token)
 }
 
 // minAdminToken is the shortest token that is accepted, in bytes.
@@ -178,9 +171,6 @@ func adminAddress(text string) (any, string) {
 func checkAdmin(ctx context.Context, c Config) (string, error) {
 	if c.Admin.Token == "" {
 		return "off (set LLMGW_ADMIN__TOKEN to turn it on)", nil
-	}
-	if err := c.adminTokenIsItsOwn(); err != nil {
-		return "", err
 	}
 	note := ""
 	if !atHome(c.Admin.Listen) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -43,38 +44,44 @@ func newCheckCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and everything the gateway needs",
-		Long: `Check the configuration and everything the gateway needs, one line each. Nothing
-is changed, apart from new tables in books of an older version. The exit code is
-1 when something is wrong.`,
+		Long: `Check the configuration and everything the gateway needs, one line each, and list
+what is set and where (secrets are masked). Nothing is changed, apart from new
+tables in books of an older version. The exit code is 1 when something is wrong.`,
 	}
 	cmd.Flags().String("listen", "", "address of the listener, as for up")
 	cmd.Flags().String("upstream", "", "URL of the model server, as for up")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := a.config(cmd)
+		c, from, err := loadOrigins(a.sources(cmd))
 		if call := (*callError)(nil); errors.As(err, &call) {
 			return err
 		}
-		var findings []finding
+		if err == nil {
+			err = c.certificates(from, true).asError()
+		}
 		if wrong := mistakes(nil); errors.As(err, &wrong) {
+			var findings []finding
 			for _, line := range wrong {
 				findings = append(findings, finding{Name: "config", Detail: line})
 			}
-		} else if err != nil {
-			findings = append(findings, finding{Name: "config", Detail: err.Error()})
-		} else {
-			findings = a.look(cmd.Context(), c)
+			return a.printFindings(findings, []choice{})
 		}
-		return a.printFindings(findings)
+		if err != nil {
+			return a.printFindings([]finding{{Name: "config", Detail: err.Error()}}, []choice{})
+		}
+		return a.printFindings(a.look(cmd.Context(), c, from), c.chosen(from))
 	}
 	return cmd
 }
 
 // look runs all probes: each has something to say even when others fail.
-func (a *app) look(ctx context.Context, c Config) []finding {
+func (a *app) look(ctx context.Context, c Config, from origins) []finding {
 	findings := []finding{{Name: "config", OK: true, Detail: "complete and valid"}}
 	probes := []probe{
-		{"data", func(context.Context) (string, error) { return checkData(c.Data) }},
-		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c) }},
+		{"data", func(context.Context) (string, error) {
+			detail, err := checkData(c.Data)
+			return detail, from.blame("data", err)
+		}},
+		{"books", func(ctx context.Context) (string, error) { return checkBooks(ctx, c, from) }},
 		{"envoy", func(ctx context.Context) (string, error) { return a.checkEnvoy(ctx, c) }},
 		{"upstream", func(ctx context.Context) (string, error) { return checkUpstream(ctx, c) }},
 		{"listen", func(ctx context.Context) (string, error) { return checkListen(ctx, c.Listen) }},
@@ -85,6 +92,9 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 		probes = append(probes, probe{"keys", func(context.Context) (string, error) { return checkKeysFile(path) }})
 	}
 	for _, p := range probes {
+		if failing := len(findings) > 1 && !findings[1].OK; failing && (p.name == "books" || p.name == "keys" && c.Auth.KeysFile == "") {
+			continue // which are in the data directory, or have their lock there
+		}
 		detail, err := p.look(ctx)
 		if err != nil {
 			detail = err.Error()
@@ -94,7 +104,25 @@ func (a *app) look(ctx context.Context, c Config) []finding {
 	return findings
 }
 
-func (a *app) printFindings(findings []finding) error {
+// choice is a setting that some source sets.
+type choice struct {
+	Setting string `json:"setting"`
+	Value   string `json:"value"`  // secrets are masked
+	Source  string `json:"source"` // where it can be changed
+}
+
+// chosen are the settings that do not come from the defaults.
+func (c Config) chosen(from origins) []choice {
+	list := []choice{}
+	for _, s := range settings() {
+		if origin := from[s.path]; origin != "" {
+			list = append(list, choice{s.path, shownValue(fieldOf(&c, s.path)), origin})
+		}
+	}
+	return list
+}
+
+func (a *app) printFindings(findings []finding, chosen []choice) error {
 	failed := 0
 	for _, f := range findings {
 		if !f.OK {
@@ -103,9 +131,10 @@ func (a *app) printFindings(findings []finding) error {
 	}
 	if a.json {
 		if err := a.printJSON(struct {
-			OK     bool      `json:"ok"`
-			Checks []finding `json:"checks"`
-		}{failed == 0, findings}); err != nil {
+			OK       bool      `json:"ok"`
+			Checks   []finding `json:"checks"`
+			Settings []choice  `json:"settings"`
+		}{failed == 0, findings, chosen}); err != nil {
 			return err
 		}
 	} else {
@@ -115,6 +144,11 @@ func (a *app) printFindings(findings []finding) error {
 				word = "fail"
 			}
 			if err := a.printf("%-4s  %-8s  %s\n", word, f.Name, printable(f.Detail)); err != nil {
+				return err
+			}
+		}
+		for _, s := range chosen {
+			if err := a.printf("set   %s = %s, by %s\n", s.Setting, printable(s.Value), printable(s.Source)); err != nil {
 				return err
 			}
 		}
@@ -129,7 +163,7 @@ func (a *app) printFindings(findings []finding) error {
 // it; permission bits alone do not say it (read-only mounts, other users).
 func checkData(dir string) (string, error) {
 	at, suffix := dir, ""
-	for missing(at) && filepath.Dir(at) != at {
+	for notThere(at) && filepath.Dir(at) != at {
 		at, suffix = filepath.Dir(at), ", will be created"
 	}
 	info, err := os.Stat(at)
@@ -152,8 +186,17 @@ func checkData(dir string) (string, error) {
 	return dir + suffix, nil
 }
 
+// notThere also says so of what would be below a file.
+func notThere(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
 // checkBooks looks into existing books; it makes none in a file.
-func checkBooks(ctx context.Context, c Config) (detail string, err error) {
+func checkBooks(ctx context.Context, c Config, from origins) (detail string, err error) {
+	if err := c.lookForBooks(from); err != nil {
+		return "", err
+	}
 	where := c.databasePath()
 	if where == "" {
 		where = "PostgreSQL"
@@ -273,11 +316,11 @@ func caPool(name, path string) (*x509.CertPool, error) {
 	}
 	pem, err := readSmall(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: cannot be read: %w: name a file of PEM certificates", name, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %s holds no PEM certificate", name, path)
+		return nil, fmt.Errorf("%s: %s holds no PEM certificate: name a file of PEM certificates", name, path)
 	}
 	return pool, nil
 }

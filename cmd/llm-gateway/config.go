@@ -16,6 +16,7 @@ type Config struct {
 	Upstream  UpstreamConfig  `koanf:"upstream"`
 	Auth      AuthConfig      `koanf:"auth"`
 	Limits    LimitsConfig    `koanf:"limits"`
+	Prices    PricesConfig    `koanf:"prices"`
 	Request   RequestConfig   `koanf:"request"`
 	Database  DatabaseConfig  `koanf:"database"`
 	Settle    WaitConfig      `koanf:"settle"`  // wait for a charge before it goes to the spill file
@@ -60,6 +61,11 @@ type LimitsConfig struct {
 	Daily           int64 `koanf:"daily"`             // tokens per UTC day
 	Monthly         int64 `koanf:"monthly"`           // tokens per UTC month
 	Tariff          int64 `koanf:"tariff"`            // tokens per UTC month by tariff
+}
+
+// PricesConfig is about money; the prices themselves are in the books.
+type PricesConfig struct {
+	UnknownModel string `koanf:"unknown_model"` // without a price: "meter" in tokens only, or "refuse"
 }
 
 // RequestConfig bounds one request.
@@ -142,6 +148,7 @@ func Default() Config {
 		Upstream:  UpstreamConfig{Timeout: 300 * time.Second},
 		Auth:      AuthConfig{InvalidKeyStatus: 403},
 		Limits:    LimitsConfig{Requests: 30, Window: time.Minute, Daily: 50_000, Monthly: 1_000_000, Tariff: 50_000},
+		Prices:    PricesConfig{UnknownModel: unknownMeter},
 		Request:   RequestConfig{MaxBytes: 32 << 20, DefaultOutputTokens: 4096},
 		Settle:    WaitConfig{MaxWait: time.Second},
 		Reserve:   WaitConfig{MaxWait: 250 * time.Millisecond},

@@ -113,10 +113,11 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		"LLM_SERVER_URL=https://host/v1", "LLM_API_KEY=up", "LLM_TIMEOUT=30", "LLM_CA_FILE=/ca.pem",
 		"ALLOWED_API_KEYS= sk-a ,,sk-b,", "LLMGW_AUTH__KEYS_FILE=/k.json", "LLMGW_AUTH__INVALID_KEY_STATUS=401", "LLMGW_KEY_PEPPER_FILE=" + secret,
 		"RATE_LIMIT_REQUESTS=5", "RATE_LIMIT_WINDOW=90", "API_DAILY_LIMIT=6", "API_MONTHLY_LIMIT=7", "DEFAULT_MAX_TOKENS=8",
+		"LLMGW_PRICES__UNKNOWN_MODEL=Refuse",
 		"MAX_REQUEST_BYTES=2048", "DEFAULT_OUTPUT_TOKENS=9", "BUDGET_EXACT=TRUE",
 		"DATABASE_URL=sqlite:///./b.db", "LLMGW_SETTLE__MAX_WAIT=2s", "LLMGW_RESERVE__MAX_WAIT=100ms",
 		"ENVOY_PATH=/envoy", "LLMGW_ENVOY__DRAIN=1m", "REDIS_HOST=r", "REDIS_PORT=1", "REDIS_DB=2", "REDIS_PASSWORD=p",
-		"REDIS_URL=rediss://u:p@h/3", "REDIS_USERNAME=u", "REDIS_TLS=1", "REDIS_CA_FILE=/redis.pem", "LLMGW_REDIS__PREFIX=team:a",
+		"REDIS_USERNAME=u", "REDIS_TLS=1", "REDIS_CA_FILE=/redis.pem", "LLMGW_REDIS__PREFIX=team:a",
 		"LLMGW_RATELIMIT__ON_ERROR=closed", "LLMGW_RATELIMIT__REPLICAS=3", "LLMGW_LIMITS__TOKENS_PER_MINUTE=10", "LLMGW_LIMITS__CONCURRENT=11",
 		"LLMGW_DATABASE__LEASE=20s", "LLMGW_METRICS__LISTEN=127.0.0.1:9464",
 		"LLMGW_CORS__ORIGINS=HTTPS://App.example.com:443, http://localhost:3000", "LLMGW_CORS__CREDENTIALS=true", "LLMGW_CORS__MAX_AGE=5s",
@@ -131,12 +132,13 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 		Upstream: UpstreamConfig{URL: "https://host/v1", APIKey: "up", Timeout: 30 * time.Second, CAFile: "/ca.pem"},
 		Auth:     AuthConfig{AllowedKeys: []Secret{"sk-a", "sk-b"}, KeysFile: "/k.json", InvalidKeyStatus: 401, Pepper: "0123456789abcdef"},
 		Limits:   LimitsConfig{Requests: 5, Window: 90 * time.Second, TokensPerMinute: 10, Concurrent: 11, Daily: 6, Monthly: 7, Tariff: 8},
+		Prices:   PricesConfig{UnknownModel: unknownRefuse},
 		Request:  RequestConfig{MaxBytes: 2048, DefaultOutputTokens: 9, BudgetExact: true},
 		Database: DatabaseConfig{URL: "./b.db", Lease: 20 * time.Second},
 		Settle:   WaitConfig{MaxWait: 2 * time.Second}, Reserve: WaitConfig{MaxWait: 100 * time.Millisecond},
 		Envoy: EnvoyConfig{Path: "/envoy", Drain: time.Minute},
 		Redis: RedisConfig{
-			URL: "rediss://u:p@h/3", Host: "r", Port: 1, DB: 2, Username: "u", Password: "p",
+			Host: "r", Port: 1, DB: 2, Username: "u", Password: "p",
 			TLS: true, CAFile: "/redis.pem", Prefix: "team:a",
 		},
 		RateLimit: RateLimitConfig{OnError: "closed", Replicas: 3},
@@ -146,6 +148,10 @@ func TestConfig_everyNameIsRead(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	got, err = loadConfig(sources{dir: t.TempDir(), env: []string{"REDIS_URL=rediss://u:p@h/3"}})
+	if err != nil || got.Redis.URL != "rediss://u:p@h/3" { // not beside REDIS_HOST
+		t.Errorf("REDIS_URL: %v", err)
 	}
 }
 

@@ -317,7 +317,7 @@ var interpolated = regexp.MustCompile(`\$\{([A-Z0-9_]+)`)
 // same .env, so that no variable of the one may be a mistake to the other.
 func sharedNames(compose string) (problems []string) {
 	for _, match := range interpolated.FindAllStringSubmatch(compose, -1) {
-		if len(unknownNames(map[string]string{match[1]: "x"})) > 0 {
+		if len(unknownNames(map[string]given{match[1]: {text: "x", origin: match[1]}})) > 0 {
 			problems = append(problems, match[1]+" in a .env is refused by the gateway itself")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,44 +12,54 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
+	"unicode/utf8"
 
 	"github.com/knadh/koanf/parsers/dotenv"
 )
 
 // environment merges .env of the working directory with the real environment,
 // which wins. Values are trimmed; an empty one counts as not set, because
-// compose files and shells pass empty variables for "nothing".
-func environment(dir string, real []string) (map[string]string, mistakes) {
-	merged, problems := dotEnv(filepath.Join(dir, ".env"))
-	for _, kv := range real {
-		if name, value, _ := strings.Cut(kv, "="); strings.TrimSpace(value) != "" {
-			merged[name] = value
+// compose files and shells pass empty variables for "nothing". The origin of a
+// variable of .env says so: who looks for a mistake must know which file to open.
+func environment(dir string, real []string) (map[string]given, mistakes) {
+	file, problems := dotEnv(filepath.Join(dir, dotEnvName))
+	merged := make(map[string]given, len(file)+len(real))
+	for name, value := range file {
+		if value = strings.TrimSpace(value); value != "" {
+			merged[name] = given{text: value, origin: dotEnvName + ": " + name}
 		}
 	}
-	for name, value := range merged {
-		if merged[name] = strings.TrimSpace(value); merged[name] == "" {
-			delete(merged, name)
+	for _, kv := range real {
+		name, value, _ := strings.Cut(kv, "=")
+		if value = strings.TrimSpace(value); value != "" {
+			merged[name] = given{text: value, origin: name}
 		}
 	}
 	return merged, problems
 }
 
-// maxTextFile bounds what is read of .env and of a secret's file.
+// dotEnvName is the file of variables in the working directory.
+const dotEnvName = ".env"
+
+// maxTextFile bounds what is read of any file of the configuration, in bytes.
 const maxTextFile = 1 << 20
 
 func dotEnv(path string) (map[string]string, mistakes) {
 	text, err := readSmall(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return map[string]string{}, nil
+		return nil, nil
 	case err != nil:
-		return map[string]string{}, mistakes{fmt.Sprintf(".env: %v", err)}
+		return nil, mistakes{fmt.Sprintf(".env: %v", err)}
+	case !utf8.Valid(text):
+		return nil, mistakes{".env: it is not UTF-8 text: save it as UTF-8"}
 	}
 	parsed, err := dotenv.Parser().Unmarshal(text)
 	if err != nil {
 		// The parser's own message repeats the text around the mistake, which may
 		// be a secret.
-		return map[string]string{}, mistakes{fmt.Sprintf(
+		return nil, mistakes{fmt.Sprintf(
 			".env: line %d cannot be read: write NAME=value, with quotes around values that hold spaces or #", badLine(text))}
 	}
 	values := make(map[string]string, len(parsed))
@@ -76,18 +87,27 @@ func badLine(text []byte) int {
 	return bad
 }
 
-// readSmall reads a file of at most maxTextFile bytes.
+// readSmall reads a file of at most maxTextFile bytes. It does not wait for
+// somebody to write into a pipe.
 func readSmall(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
 		return nil, err
-	case info.IsDir():
-		return nil, fmt.Errorf("%s is a directory", path)
-	case info.Size() > maxTextFile:
-		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
 	}
-	return os.ReadFile(path)
+	defer func() { _ = f.Close() }() // nothing was written
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory: name a file", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxTextFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > maxTextFile {
+		return nil, fmt.Errorf("%s is larger than 1 MiB: name another file", path)
+	}
+	return content, nil
 }
 
 const (
@@ -98,24 +118,24 @@ const (
 
 // envSettings picks the settings out of the environment: their texts by path,
 // and the name each came from.
-func envSettings(env map[string]string) (values map[string]given, problems mistakes) {
+func envSettings(env map[string]given) (values map[string]given, problems mistakes) {
 	values = make(map[string]given)
 	for _, s := range settings() {
-		text, origin := env[s.env], s.env
-		if file := env[s.env+"_FILE"]; s.secret && file != "" {
-			origin = s.env + "_FILE"
-			if text != "" {
-				problems = append(problems, fmt.Sprintf("%s and %s are both set: keep one of them", s.env, origin))
+		variable := env[s.env]
+		if file := env[s.env+"_FILE"]; s.secret && file.text != "" {
+			if variable.text != "" {
+				problems = append(problems, fmt.Sprintf("%s and %s are both set: keep one of them", variable.origin, file.origin))
 				continue
 			}
-			var mistake string
-			if text, mistake = secretFile(file); mistake != "" {
-				problems = append(problems, origin+": "+mistake)
+			text, mistake := secretFile(file.text)
+			if mistake != "" {
+				problems = append(problems, file.origin+": "+mistake)
 				continue
 			}
+			variable = given{text: text, origin: file.origin}
 		}
-		if text != "" {
-			values[s.path] = given{text: text, origin: origin}
+		if variable.text != "" {
+			values[s.path] = variable
 		}
 	}
 	return values, append(problems, unknownNames(env)...)
@@ -140,14 +160,14 @@ var serviceLinks = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?
 
 // unknownNames reports variables that look like ours and are not: a mistyped
 // limit must not be silently the default.
-func unknownNames(env map[string]string) (problems mistakes) {
+func unknownNames(env map[string]given) (problems mistakes) {
 	known := envNames()
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) ||
 			strings.HasPrefix(name, envTestPrefix) || serviceLinks.MatchString(name) {
 			continue
 		}
-		problems = append(problems, fmt.Sprintf("%s is not known: did you mean %s?", name, nearestEnv(name, known)))
+		problems = append(problems, fmt.Sprintf("%s is not known: did you mean %s?", env[name].origin, nearestEnv(name, known)))
 	}
 	return problems
 }

@@ -81,19 +81,22 @@ func newEnvoyCommand(app *app) *cobra.Command {
 	}
 	sidecars.register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := app.config(cmd)
+		c, from, err := loadOrigins(app.sources(cmd))
 		if err != nil {
+			return err
+		}
+		if err := c.certificates(from, true).asError(); err != nil {
 			return err
 		}
 		o, err := sidecars.options(c)
 		if err != nil {
 			return err
 		}
-		log, err := app.logger(c)
+		log, control, err := app.controlledLogger(c)
 		if err != nil {
 			return err
 		}
-		run, err := prepareEnvoy(app, c, log)
+		run, err := prepareEnvoy(app, c, log, control.out)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -16,17 +17,17 @@ const adminSocket = "envoy-admin.sock"
 
 // envoyRun is an Envoy that we run: which one, where its files are.
 type envoyRun struct {
-	app    *app
 	c      Config
 	log    *zap.Logger
 	folder runFolder
 	binary envoy.Binary
+	output io.Writer // of Envoy itself
 }
 
 // prepareEnvoy finds an Envoy and makes its folder ours. An Envoy that outlived
 // its supervisor would hold the port, so it is ended.
-func prepareEnvoy(app *app, c Config, log *zap.Logger) (r envoyRun, err error) {
-	r = envoyRun{app: app, c: c, log: log}
+func prepareEnvoy(app *app, c Config, log *zap.Logger, output io.Writer) (r envoyRun, err error) {
+	r = envoyRun{c: c, log: log, output: output}
 	if r.binary, err = findEnvoy(app, c); err != nil {
 		return r, err
 	}
@@ -52,10 +53,9 @@ func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, err
 
 // supervise runs Envoy until ctx ends, and then drains it.
 func (r envoyRun) supervise(ctx context.Context, configPath string) error {
-	output := newScrubber(r.app.stderr, r.c.secrets())
 	return envoy.Supervise(ctx, envoy.RunOptions{
 		Binary: r.binary.Path, ConfigPath: configPath, RunDir: r.folder.path,
-		Stdout: output, Stderr: output, // stdout is for people
+		Stdout: r.output, Stderr: r.output, // stdout is for people
 		AdminSocket: r.folder.file(adminSocket), DrainTime: r.c.Envoy.Drain, Log: r.log,
 	})
 }

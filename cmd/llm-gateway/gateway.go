@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -28,12 +26,14 @@ import (
 // gateway is the sidecar: the books, the windows, the gate that Envoy asks,
 // and the info routes.
 type gateway struct {
-	log    *zap.Logger
-	book   *billing.Book
-	gate   *grpc.Server
-	health *health.Server
-	info   *http.Server
-	probe  *grpc.ClientConn // the gate, asked the way Envoy asks it
+	log       *zap.Logger
+	config    atomic.Pointer[Config] // in force
+	book      *billing.Book
+	gate      *grpc.Server
+	exchanges *extproc.Server // what the gate serves
+	health    *health.Server
+	info      *http.Server
+	probe     *grpc.ClientConn // the gate, asked the way Envoy asks it
 
 	limiter     *ratelimit.Limiter
 	stopLimiter context.CancelFunc // nil before serve
@@ -42,8 +42,7 @@ type gateway struct {
 	registry    *prometheus.Registry // nil when nobody can read it
 	tracing     *tracing             // nil when none is configured
 	admin       *adminServer         // nil when it is off
-	upstream    func() extproc.UpstreamState
-	draining    atomic.Bool // it is about to stop
+	draining    atomic.Bool          // it is about to stop
 
 	gateListener, infoListener, metricsListener net.Listener
 }
@@ -59,6 +58,7 @@ type gatewayOptions struct {
 // what cannot work is an error here, not a log line later.
 func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger) (_ *gateway, err error) {
 	g := &gateway{log: log}
+	g.config.Store(&c)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close(context.WithoutCancel(ctx)))
@@ -77,22 +77,17 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		return nil, err
 	}
 	options := extproc.Options{
-		Books: g.book, Limits: g.limiter, Defaults: c.defaultLimits(),
-		InvalidKeyStatus:    c.Auth.InvalidKeyStatus,
-		MaxRequestBytes:     c.Request.MaxBytes,
-		DefaultOutputTokens: c.Request.DefaultOutputTokens,
-		BudgetExact:         c.Request.BudgetExact,
-		UpstreamKey:         c.Upstream.APIKey.Reveal(),
-		Log:                 log,
+		Books: g.book, Limits: g.limiter, Settings: c.gateSettings(),
+		MaxRequestBytes: c.Request.MaxBytes, Log: log,
 	}
 	g.observed(&options, c)
 	gate, err := extproc.New(options)
 	if err != nil {
 		return nil, err
 	}
+	g.exchanges = gate
 	g.gate = grpc.NewServer(extproc.ServerOptions(c.Request.MaxBytes)...)
 	gate.Register(g.gate)
-	g.upstream = gate.Upstream
 	g.health = health.NewServer()
 	g.health.SetServingStatus(extproc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(g.gate, g.health)
@@ -110,11 +105,11 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		Components:   append(g.components(), o.Components...),
 		Draining:     g.draining.Load,
 		Book:         g.book,
-		Defaults:     c.defaultLimits(),
+		Defaults:     g.defaultLimits,
 		Authenticate: authenticator(gate),
 		Limits:       g.limiter,
-		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, c.defaultLimits()) },
-		Docs:         c.Docs.Enabled,
+		LimitsOf:     func(k billing.Key) ratelimit.Limits { return extproc.LimitsOf(k, g.defaultLimits()) },
+		Docs:         func() bool { return g.config.Load().Docs.Enabled },
 		Log:          log,
 	})}
 	if c.Metrics.Listen != "" {
@@ -123,7 +118,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		}
 		g.metrics = &http.Server{Handler: metricsHandler(g.registry), ReadHeaderTimeout: 5 * time.Second}
 	}
-	if g.admin, err = openAdmin(ctx, c, g.book.Refresh, log); err != nil {
+	if g.admin, err = openAdmin(ctx, c, g.keyDefaults, g.book.Refresh, log); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -141,7 +136,7 @@ func (g *gateway) components() []api.Component {
 		}},
 		{Name: "redis", Check: g.limiterHealthy, Optional: true, Facts: g.redisFacts},
 		{Name: "llm", Check: g.upstreamHealthy, Optional: true, Facts: func() map[string]string {
-			return map[string]string{"seen": string(g.upstream())}
+			return map[string]string{"seen": string(g.exchanges.Upstream())}
 		}},
 	}
 }
@@ -162,9 +157,8 @@ func (g *gateway) openLimiter(ctx context.Context, c Config, log *zap.Logger) er
 	if err != nil {
 		return err
 	}
-	defaults := c.defaultLimits()
 	o.History = func(ctx context.Context, since time.Time) ([]ratelimit.Past, error) {
-		return history(ctx, g.book, since, defaults)
+		return history(ctx, g.book, since, g.defaultLimits())
 	}
 	if g.limiter, err = ratelimit.New(o); err != nil {
 		return fmt.Errorf("rate limits: %w", err)
@@ -201,26 +195,6 @@ func authenticator(gate *extproc.Server) api.Authenticate {
 		}
 		return key, &api.Denied{Status: denied.Status, Headers: denied.Headers, Body: denied.Body}
 	}
-}
-
-// importKeys makes the keys of ALLOWED_API_KEYS valid; a revocation in the
-// books beats the list. The keys file goes first, so that its limits hold.
-func importKeys(ctx context.Context, book *billing.Book, c Config, log *zap.Logger) error {
-	if err := importKeysFile(ctx, book, c, log); err != nil {
-		return err
-	}
-	secrets := make([]string, 0, len(c.Auth.AllowedKeys))
-	for _, s := range c.Auth.AllowedKeys {
-		secrets = append(secrets, s.Reveal())
-	}
-	added, err := book.Import(ctx, secrets, "env")
-	if err != nil {
-		return fmt.Errorf("import ALLOWED_API_KEYS: %w", err)
-	}
-	if added > 0 {
-		log.Info("keys imported", zap.Int("added", added))
-	}
-	return nil
 }
 
 // gateHealthy asks the gate over its own socket: what answers here is what
@@ -336,46 +310,4 @@ func (g *gateway) close(ctx context.Context) error {
 		errs = append(errs, g.book.Close(ctx))
 	}
 	return errors.Join(errs...)
-}
-
-// listen takes an endpoint. A Unix socket is made under another name and moved
-// into place, so that there is no moment without one when a successor takes
-// over; its folder and file are ours alone.
-func listen(ctx context.Context, e envoy.Endpoint) (net.Listener, error) {
-	var config net.ListenConfig
-	path, ok := e.Socket()
-	if !ok {
-		l, err := config.Listen(ctx, "tcp", e.Address())
-		if err != nil {
-			return nil, fmt.Errorf("listen on %s: %w", e.Address(), err)
-		}
-		return l, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of a socket: %w", err)
-	}
-	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
-	_ = os.Remove(fresh) // left by a process with our id that was killed
-	l, err := config.Listen(ctx, "unix", fresh)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false)
-	}
-	err = os.Chmod(fresh, 0o600)
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
-	}
-	return l, nil
-}
-
-func dialTarget(e envoy.Endpoint) string {
-	if path, ok := e.Socket(); ok {
-		return "unix:" + path
-	}
-	return "passthrough:///" + e.Address()
 }

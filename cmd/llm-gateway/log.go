@@ -30,6 +30,7 @@ import (
 //	component                                        a part that GET /health tells about
 //	file, note, added, updated, unchanged, revoked   keys of a keys.json, imported at the start
 //	action, remote, reason, before, after            what an operator changed over HTTP, or was refused
+//	changed, settings, keys                          paths of settings that a reload changed or could not change; keys no longer listed
 //
 // The line "request" is written once for each request that the gate was asked
 // about, when it has ended:
@@ -54,17 +55,49 @@ const logTime = "2006-01-02T15:04:05.000Z07:00"
 // logger is the log of a command, on stderr, without the secrets of its
 // configuration.
 func (a *app) logger(c Config) (*zap.Logger, error) {
-	return newLogger(newScrubber(a.stderr, c.secrets()), c.Log.Level)
+	log, _, err := a.controlledLogger(c)
+	return log, err
 }
 
-// newLogger builds the log of the process on w, from a level of the
-// configuration: debug, info, warn or error. Nothing is sampled: a log that
-// leaves lines out cannot be used to reconstruct what happened to a request.
-func newLogger(w io.Writer, level string) (*zap.Logger, error) {
-	at, err := zapcore.ParseLevel(level)
+// controlledLogger is a logger that can be changed while it is in use.
+func (a *app) controlledLogger(c Config) (*zap.Logger, *logControl, error) {
+	level, err := zap.ParseAtomicLevel(c.Log.Level)
 	if err != nil {
-		return nil, fmt.Errorf("log level: %w", err)
+		return nil, nil, fmt.Errorf("log level: %w", err)
 	}
+	control := &logControl{level: level, out: newScrubber(a.stderr, c.secrets())}
+	return newLogger(control.out, level), control, nil
+}
+
+// logControl is what a new configuration changes in a log.
+type logControl struct {
+	level zap.AtomicLevel
+	out   *scrubber
+}
+
+// hide keeps the secrets of these configurations out of the log from now on.
+func (l *logControl) hide(configs ...Config) {
+	var secrets []Secret
+	for i := range configs {
+		secrets = append(secrets, configs[i].secrets()...)
+	}
+	l.out.hide(secrets)
+}
+
+// openFor makes the log at least as talkative as level, which it returns for the
+// caller to set afterwards.
+func (l *logControl) openFor(level string) zapcore.Level {
+	next, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return l.level.Level() // the configuration knows no such level
+	}
+	l.level.SetLevel(min(l.level.Level(), next))
+	return next
+}
+
+// newLogger builds the log of the process on w. Nothing is sampled: a log that
+// leaves lines out cannot be used to reconstruct what happened to a request.
+func newLogger(w io.Writer, at zapcore.LevelEnabler) *zap.Logger {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		TimeKey:     "ts",
 		LevelKey:    "level",
@@ -77,5 +110,5 @@ func newLogger(w io.Writer, level string) (*zap.Logger, error) {
 			e.AppendFloat64(float64(d.Microseconds()) / 1000)
 		},
 	})
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at)), nil
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), at))
 }

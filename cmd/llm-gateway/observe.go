@@ -26,7 +26,7 @@ func (g *gateway) observe(ctx context.Context, c Config, env []string, log *zap.
 // observed tells the gate where its metrics and spans go.
 func (g *gateway) observed(o *extproc.Options, c Config) {
 	if g.registry != nil {
-		o.Metrics, o.MetricModels = g.registry, c.Metrics.Models
+		o.Metrics = g.registry
 	}
 	if g.tracing != nil {
 		o.Tracer = g.tracing.tracer()
@@ -82,7 +82,7 @@ func (g *gateway) redisFacts() map[string]string {
 // upstreamHealthy is an error while the latest requests all failed at the model
 // server. Nobody is asked: a probe would cost tokens, or prove nothing.
 func (g *gateway) upstreamHealthy(context.Context) error {
-	if g.upstream() == extproc.UpstreamFailing {
+	if g.exchanges.Upstream() == extproc.UpstreamFailing {
 		return errors.New("the latest requests failed at the model server")
 	}
 	return nil

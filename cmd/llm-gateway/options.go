@@ -18,9 +18,12 @@ func (c Config) billingOptions(log *zap.Logger) billing.Options {
 		pepper = []byte(c.Auth.Pepper.Reveal())
 	}
 	o := billing.Options{
-		DataDir:     c.Data,
-		Pepper:      pepper,
-		Defaults:    billing.Limits{Tariff: c.Limits.Tariff, Daily: c.Limits.Daily, Monthly: c.Limits.Monthly},
+		DataDir:  c.Data,
+		Pepper:   pepper,
+		Defaults: c.budgets(),
+
+		RefuseUnpriced: c.Prices.UnknownModel == unknownRefuse,
+
 		ReserveWait: c.Reserve.MaxWait,
 		SettleWait:  c.Settle.MaxWait,
 		Lease:       c.Database.Lease,
@@ -59,8 +62,8 @@ func upstreamURL(text string) (any, string) {
 	return text, ""
 }
 
-// origins reads cors.origins.
-func origins(text string) (any, string) {
+// originList reads cors.origins.
+func originList(text string) (any, string) {
 	list, err := envoy.ParseOrigins(text)
 	if err != nil {
 		return nil, `"*" for any web page, "none", or origins as browsers send them, separated by commas, ` +
@@ -75,10 +78,17 @@ func (c Config) cors() envoy.CORS {
 }
 
 // conflicts are settings that are fine alone and not together.
-func (c Config) conflicts() (problems mistakes) {
+func (c Config) conflicts(from origins) (problems mistakes) {
 	if err := c.cors().Check(); errors.Is(err, envoy.ErrAnyOriginWithCredentials) {
-		problems = append(problems, "cors.credentials (LLMGW_CORS__CREDENTIALS) needs a list of origins in cors.origins "+
+		problems = append(problems, from.of("cors.credentials")+" needs a list of origins in cors.origins "+
 			"(LLMGW_CORS__ORIGINS): with any origin every web page could act for its visitors")
+	}
+	if c.Redis.URL != "" && c.Redis.Host != "" {
+		problems = append(problems, fmt.Sprintf("%s and %s are both set: keep one of them", from.of("redis.url"), from.of("redis.host")))
+	}
+	if c.Admin.Token != "" && c.adminTokenIsShared() {
+		problems = append(problems, fmt.Sprintf(
+			"%s: it is a client's key, the model server's or the pepper: write a token of its own, such as `openssl rand -hex 32` prints", from.of("admin.token")))
 	}
 	return problems
 }

@@ -130,7 +130,7 @@ func members(node *yamlv3.Node, read map[string]func(*yamlv3.Node) string) (prob
 		f, known := read[name.Value]
 		switch {
 		case !known:
-			problems = append(problems, fmt.Sprintf("line %d: %s is not known", name.Line, shownKey(name.Value)))
+			problems = append(problems, fmt.Sprintf("line %d: %s is not known", name.Line, printable(name.Value)))
 			continue
 		case seen[name.Value]:
 			problems = append(problems, fmt.Sprintf("line %d: %s stands there twice", name.Line, name.Value))

@@ -115,9 +115,12 @@ func addGroup(root *cobra.Command, group string, cmds ...*cobra.Command) {
 	}
 }
 
-// config reads the configuration for a command: defaults, YAML file, .env,
+// config reads the configuration for a command.
+func (a *app) config(cmd *cobra.Command) (Config, error) { return loadConfig(a.sources(cmd)) }
+
+// sources are where the configuration of a command comes from: YAML file, .env,
 // environment, and those flags of cmd that were given.
-func (a *app) config(cmd *cobra.Command) (Config, error) {
+func (a *app) sources(cmd *cobra.Command) sources {
 	given := make(map[string]string)
 	for _, s := range settings() {
 		if s.flag == "" {
@@ -127,7 +130,7 @@ func (a *app) config(cmd *cobra.Command) (Config, error) {
 			given[s.path] = f.Value.String()
 		}
 	}
-	return loadConfig(sources{file: a.configFile, dir: ".", env: a.env, flags: given})
+	return sources{file: a.configFile, dir: ".", env: a.env, flags: given}
 }
 
 // printJSON writes the one document of a --json call.

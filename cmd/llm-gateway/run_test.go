@@ -57,10 +57,7 @@ func TestRun_everyCommandHasHelp(t *testing.T) {
 
 func TestLog_line(t *testing.T) {
 	var out bytes.Buffer
-	logger, err := newLogger(&out, "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
+	logger := newLogger(&out, zap.WarnLevel)
 	logger.Info("below the level")
 	for range 1000 { // more than a sampler would let through
 		logger.Warn("slow \"books\"", zap.String("key_id", "key_1"), zap.Duration("duration_ms", 1500*time.Millisecond))
@@ -81,7 +78,9 @@ func TestLog_line(t *testing.T) {
 	if got := entry; len(got) != 4 || got["level"] != "warn" || got["msg"] != `slow "books"` || got["key_id"] != "key_1" || got["duration_ms"] != 1500.0 {
 		t.Errorf("entry is %v", got)
 	}
-	if _, err := newLogger(&out, "loud"); err == nil {
+	c := Default()
+	c.Log.Level = "loud"
+	if _, err := (&app{stderr: &out}).logger(c); err == nil {
 		t.Error("a level that is none was taken")
 	}
 }

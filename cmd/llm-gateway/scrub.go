@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"sync/atomic"
 )
 
 // minScrubbed is the shortest configured secret that is looked for: a shorter
@@ -20,25 +21,34 @@ var keyLike = regexp.MustCompile(`sk-[A-Za-z0-9_-]{16,}`)
 // paths and model names, and libraries their error texts.
 type scrubber struct {
 	to      io.Writer
-	secrets [][]byte
+	secrets atomic.Pointer[[][]byte]
 }
 
 // newScrubber looks for the secrets of the configuration, and for everything
 // that has the form of a key.
-func newScrubber(to io.Writer, secrets []Secret) io.Writer {
+func newScrubber(to io.Writer, secrets []Secret) *scrubber {
 	s := &scrubber{to: to}
+	s.hide(secrets)
+	return s
+}
+
+// hide exchanges the secrets that are looked for. It may be called while lines
+// are written.
+func (s *scrubber) hide(secrets []Secret) {
+	list, seen := [][]byte{}, map[Secret]bool{}
 	for _, secret := range secrets {
-		if len(secret) >= minScrubbed {
-			s.secrets = append(s.secrets, []byte(secret.Reveal()))
+		if len(secret) >= minScrubbed && !seen[secret] {
+			seen[secret] = true
+			list = append(list, []byte(secret.Reveal()))
 		}
 	}
-	return s
+	s.secrets.Store(&list)
 }
 
 // Write passes whole lines on.
 func (s *scrubber) Write(line []byte) (int, error) {
 	clean := line
-	for _, secret := range s.secrets {
+	for _, secret := range *s.secrets.Load() {
 		if bytes.Contains(clean, secret) {
 			clean = bytes.ReplaceAll(clean, secret, []byte(masked))
 		}

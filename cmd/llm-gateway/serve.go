@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,11 +38,13 @@ func newServeCommand(app *app) *cobra.Command {
 	flags.BoolVar(&s.replica, "replica", false, "be one of several gateways behind one Envoy: refuse to start without PostgreSQL books, which they share")
 	flags.String("upstream", "", "URL of the model server (LLM_SERVER_URL); only checked here, Envoy routes to it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := app.config(cmd)
+		s.src = app.sources(cmd)
+		s.files = lookAtFiles(s.src)
+		c, from, err := loadOrigins(s.src)
 		if err != nil {
 			return err
 		}
-		return s.run(cmd.Context(), c)
+		return s.run(cmd.Context(), c, from)
 	}
 	return cmd
 }
@@ -51,16 +54,22 @@ type serveRun struct {
 	app                               *app
 	grpcAt, httpAt, demoAt, publicURL string
 	replica                           bool
+
+	src   sources
+	files fileStates // before the configuration was read
 }
 
-func (s *serveRun) run(ctx context.Context, c Config) error {
+func (s *serveRun) run(ctx context.Context, c Config, from origins) error {
 	if s.replica && !sharedBooks(c) {
 		return errors.New("a replica keeps no books of its own: set DATABASE_URL=postgres://user:password@host:5432/name, the same for all gateways behind this Envoy (with docker-compose.yaml: in .env)")
 	}
 	if err := checkPublicURL(s.publicURL); err != nil {
 		return err
 	}
-	folder, err := newRunFolder(c.Data)
+	if err := c.preflight(from, false).asError(); err != nil {
+		return err
+	}
+	folder, err := runFolderOf(c.Data)
 	if err != nil {
 		return err
 	}
@@ -71,10 +80,16 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 	if o.HTTP, err = endpointOr(s.httpAt, folder.socket("api.sock")); err != nil {
 		return usageError(err)
 	}
-	log, err := s.app.logger(c)
+	if _, err := newRunFolder(c.Data); err != nil {
+		return err
+	}
+	log, control, err := s.app.controlledLogger(c)
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r := newReloader(s.src, s.files, c, log, control, stop)
 	w := welcome{app: s.app, c: c, base: strings.TrimRight(s.publicURL, "/"), log: log}
 	if s.demoAt != "" && c.Upstream.URL == "" {
 		demo, err := startDemo(ctx, s.demoAt, log)
@@ -94,7 +109,7 @@ func (s *serveRun) run(ctx context.Context, c Config) error {
 		if s.publicURL != "" && answers(ctx, clientOf(o.HTTP), "http://localhost/health") {
 			w.show(ctx, g)
 		}
-	})
+	}, func(ctx context.Context, g *gateway) { r.run(ctx, g.reconfigure) })
 }
 
 // checkPublicURL wants what clients put before /v1.
@@ -134,9 +149,9 @@ func endpointOr(given, fallback string) (envoy.Endpoint, error) {
 // request. Unlike a higher GOGC it adds nothing when the heap is large.
 const heapFloor = 16 << 20
 
-// serve runs a gateway until ctx ends, then drains it. Beside it runs started,
-// whose context ends with the gateway.
-func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, started func(context.Context, *gateway)) error {
+// serve runs a gateway until ctx ends, then drains it. Beside it run the
+// companions, whose context ends with the gateway.
+func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, companions ...func(context.Context, *gateway)) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
 	g, err := newGateway(ctx, c, o, log)
@@ -144,16 +159,16 @@ func serve(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger, sta
 		return err
 	}
 	log.Info("gateway serves", zap.Stringer("grpc", o.GRPC), zap.Stringer("http", o.HTTP))
-	startedCtx, end := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		started(startedCtx, g)
-	}()
+	beside, end := context.WithCancel(ctx)
+	defer end()
+	var running sync.WaitGroup
+	for _, companion := range companions {
+		running.Go(func() { companion(beside, g) })
+	}
 	failed := g.serve(ctx)
 	log.Info("gateway stops")
 	end()
-	<-done // it may be at the books, which are about to be closed
+	running.Wait() // they may be at the books, which are about to be closed
 	stopped := g.stop(ctx, max(c.Envoy.Drain, time.Second))
 	if failed != nil {
 		return failed

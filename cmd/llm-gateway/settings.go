@@ -19,8 +19,20 @@ type setting struct {
 	env    string // in the environment and in .env
 	flag   string // on the command line of those commands that offer it
 	secret bool   // never repeated, and NAME_FILE is accepted beside NAME
+	change effect // when a change takes effect in a running gateway
 	read   reader
 }
+
+// effect says when a change of a setting takes effect in a running gateway.
+type effect int
+
+// There is no default: whoever adds a setting decides, and a test holds to it.
+const (
+	_                 effect = iota
+	atReload                 // for the requests that begin after the reload
+	atReloadIfShorter        // at once when it is shorter than the one in force, else at the next start
+	atRestart
+)
 
 // reader turns the trimmed text of a setting into its value, or says in wants
 // what should be written instead ("" = fine).
@@ -31,54 +43,61 @@ type reader func(text string) (value any, wants string)
 func settings() []setting {
 	const day = 24 * time.Hour
 	return []setting{
-		{path: "listen", env: "LLMGW_LISTEN", flag: "listen", read: listenAddress},
-		{path: "data", env: "LLMGW_DATA", flag: "data", read: folder},
-		{path: "log.level", env: "LOG_LEVEL", flag: "log-level", read: logLevel},
-		{path: "upstream.url", env: "LLM_SERVER_URL", flag: "upstream", read: upstreamURL},
-		{path: "upstream.api_key", env: "LLM_API_KEY", secret: true, read: headerSecret},
-		{path: "upstream.timeout", env: "LLM_TIMEOUT", read: between(100*time.Millisecond, time.Hour)},
-		{path: "upstream.ca_file", env: "LLM_CA_FILE", read: plain},
-		{path: "auth.allowed_keys", env: "ALLOWED_API_KEYS", secret: true, read: keyList},
-		{path: "auth.keys_file", env: "LLMGW_AUTH__KEYS_FILE", read: plain},
-		{path: "auth.invalid_key_status", env: "LLMGW_AUTH__INVALID_KEY_STATUS", read: oneOfNumbers(403, 401)},
-		{path: "auth.pepper", env: "LLMGW_KEY_PEPPER", secret: true, read: pepper},
-		{path: "limits.requests", env: "RATE_LIMIT_REQUESTS", read: whole(1, math.MaxInt64)},
-		{path: "limits.window", env: "RATE_LIMIT_WINDOW", read: between(time.Second, day)},
-		{path: "limits.daily", env: "API_DAILY_LIMIT", read: whole(1, math.MaxInt64)},
-		{path: "limits.monthly", env: "API_MONTHLY_LIMIT", read: whole(1, math.MaxInt64)},
-		{path: "limits.tariff", env: "DEFAULT_MAX_TOKENS", read: whole(1, math.MaxInt64)},
-		{path: "request.max_bytes", env: "MAX_REQUEST_BYTES", read: whole(1<<10, 256<<20)},
-		{path: "request.default_output_tokens", env: "DEFAULT_OUTPUT_TOKENS", read: whole(1, 10_000_000)},
-		{path: "request.budget_exact", env: "BUDGET_EXACT", read: boolean},
-		{path: "limits.tokens_per_minute", env: "LLMGW_LIMITS__TOKENS_PER_MINUTE", read: whole(0, math.MaxInt64)},
-		{path: "limits.concurrent", env: "LLMGW_LIMITS__CONCURRENT", read: whole(0, 1_000_000)},
-		{path: "database.url", env: "DATABASE_URL", secret: true, read: databaseURL},
-		{path: "database.lease", env: "LLMGW_DATABASE__LEASE", read: between(2*time.Second, 10*time.Minute)},
-		{path: "settle.max_wait", env: "LLMGW_SETTLE__MAX_WAIT", read: between(50*time.Millisecond, 4*time.Second)},
-		{path: "reserve.max_wait", env: "LLMGW_RESERVE__MAX_WAIT", read: between(10*time.Millisecond, 4*time.Second)},
-		{path: "envoy.path", env: "ENVOY_PATH", read: plain},
-		{path: "envoy.drain", env: "LLMGW_ENVOY__DRAIN", flag: "drain", read: between(0, time.Hour)},
-		{path: "redis.url", env: "REDIS_URL", secret: true, read: redisURL},
-		{path: "redis.host", env: "REDIS_HOST", read: hostName},
-		{path: "redis.port", env: "REDIS_PORT", read: whole(1, 65_535)},
-		{path: "redis.db", env: "REDIS_DB", read: whole(0, math.MaxInt32)},
-		{path: "redis.username", env: "REDIS_USERNAME", read: plain},
-		{path: "redis.password", env: "REDIS_PASSWORD", secret: true, read: password},
-		{path: "redis.tls", env: "REDIS_TLS", read: boolean},
-		{path: "redis.ca_file", env: "REDIS_CA_FILE", read: plain},
-		{path: "redis.prefix", env: "LLMGW_REDIS__PREFIX", read: redisPrefix},
-		{path: "ratelimit.on_error", env: "LLMGW_RATELIMIT__ON_ERROR", read: oneOfWords(ratelimit.OnErrorMemory, ratelimit.OnErrorClosed)},
-		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", read: whole(1, 1000)},
-		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", read: optionalAddress},
-		{path: "metrics.models", env: "LLMGW_METRICS__MODELS", read: modelList},
-		{path: "cors.origins", env: "LLMGW_CORS__ORIGINS", read: origins},
-		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", read: boolean},
-		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", read: between(0, day)},
-		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", read: boolean},
-		{path: "admin.token", env: "LLMGW_ADMIN__TOKEN", secret: true, read: adminToken},
-		{path: "admin.listen", env: "LLMGW_ADMIN__LISTEN", read: adminAddress},
+		{path: "listen", env: "LLMGW_LISTEN", flag: "listen", change: atRestart, read: listenAddress},
+		{path: "data", env: "LLMGW_DATA", flag: "data", change: atRestart, read: folder},
+		{path: "log.level", env: "LOG_LEVEL", flag: "log-level", change: atReload, read: logLevel},
+		{path: "upstream.url", env: "LLM_SERVER_URL", flag: "upstream", change: atRestart, read: upstreamURL},
+		{path: "upstream.api_key", env: "LLM_API_KEY", secret: true, change: atReload, read: headerSecret},
+		{path: "upstream.timeout", env: "LLM_TIMEOUT", change: atRestart, read: between(100*time.Millisecond, time.Hour)},
+		{path: "upstream.ca_file", env: "LLM_CA_FILE", change: atRestart, read: plain},
+		{path: "auth.allowed_keys", env: "ALLOWED_API_KEYS", secret: true, change: atReload, read: keyList},
+		{path: "auth.keys_file", env: "LLMGW_AUTH__KEYS_FILE", change: atReload, read: plain},
+		{path: "auth.invalid_key_status", env: "LLMGW_AUTH__INVALID_KEY_STATUS", change: atReload, read: oneOfNumbers(403, 401)},
+		{path: "auth.pepper", env: "LLMGW_KEY_PEPPER", secret: true, change: atRestart, read: pepper},
+		{path: "limits.requests", env: "RATE_LIMIT_REQUESTS", change: atReload, read: whole(1, math.MaxInt64)},
+		{path: "limits.window", env: "RATE_LIMIT_WINDOW", change: atReloadIfShorter, read: between(time.Second, day)},
+		{path: "limits.daily", env: "API_DAILY_LIMIT", change: atReload, read: whole(1, math.MaxInt64)},
+		{path: "limits.monthly", env: "API_MONTHLY_LIMIT", change: atReload, read: whole(1, math.MaxInt64)},
+		{path: "limits.tariff", env: "DEFAULT_MAX_TOKENS", change: atReload, read: whole(1, math.MaxInt64)},
+		{path: "prices.unknown_model", env: "LLMGW_PRICES__UNKNOWN_MODEL", change: atReload, read: oneOfWords(unknownMeter, unknownRefuse)},
+		{path: "request.max_bytes", env: "MAX_REQUEST_BYTES", change: atRestart, read: whole(1<<10, 256<<20)},
+		{path: "request.default_output_tokens", env: "DEFAULT_OUTPUT_TOKENS", change: atReload, read: whole(1, 10_000_000)},
+		{path: "request.budget_exact", env: "BUDGET_EXACT", change: atReload, read: boolean},
+		{path: "limits.tokens_per_minute", env: "LLMGW_LIMITS__TOKENS_PER_MINUTE", change: atReload, read: whole(0, math.MaxInt64)},
+		{path: "limits.concurrent", env: "LLMGW_LIMITS__CONCURRENT", change: atReload, read: whole(0, 1_000_000)},
+		{path: "database.url", env: "DATABASE_URL", secret: true, change: atRestart, read: databaseURL},
+		{path: "database.lease", env: "LLMGW_DATABASE__LEASE", change: atRestart, read: between(2*time.Second, 10*time.Minute)},
+		{path: "settle.max_wait", env: "LLMGW_SETTLE__MAX_WAIT", change: atRestart, read: between(50*time.Millisecond, 4*time.Second)},
+		{path: "reserve.max_wait", env: "LLMGW_RESERVE__MAX_WAIT", change: atRestart, read: between(10*time.Millisecond, 4*time.Second)},
+		{path: "envoy.path", env: "ENVOY_PATH", change: atRestart, read: plain},
+		{path: "envoy.drain", env: "LLMGW_ENVOY__DRAIN", flag: "drain", change: atRestart, read: between(0, time.Hour)},
+		{path: "redis.url", env: "REDIS_URL", secret: true, change: atRestart, read: redisURL},
+		{path: "redis.host", env: "REDIS_HOST", change: atRestart, read: hostName},
+		{path: "redis.port", env: "REDIS_PORT", change: atRestart, read: whole(1, 65_535)},
+		{path: "redis.db", env: "REDIS_DB", change: atRestart, read: whole(0, math.MaxInt32)},
+		{path: "redis.username", env: "REDIS_USERNAME", change: atRestart, read: plain},
+		{path: "redis.password", env: "REDIS_PASSWORD", secret: true, change: atRestart, read: password},
+		{path: "redis.tls", env: "REDIS_TLS", change: atRestart, read: boolean},
+		{path: "redis.ca_file", env: "REDIS_CA_FILE", change: atRestart, read: plain},
+		{path: "redis.prefix", env: "LLMGW_REDIS__PREFIX", change: atRestart, read: redisPrefix},
+		{path: "ratelimit.on_error", env: "LLMGW_RATELIMIT__ON_ERROR", change: atRestart, read: oneOfWords(ratelimit.OnErrorMemory, ratelimit.OnErrorClosed)},
+		{path: "ratelimit.replicas", env: "LLMGW_RATELIMIT__REPLICAS", change: atRestart, read: whole(1, 1000)},
+		{path: "metrics.listen", env: "LLMGW_METRICS__LISTEN", change: atRestart, read: optionalAddress},
+		{path: "metrics.models", env: "LLMGW_METRICS__MODELS", change: atReload, read: modelList},
+		{path: "cors.origins", env: "LLMGW_CORS__ORIGINS", change: atRestart, read: originList},
+		{path: "cors.credentials", env: "LLMGW_CORS__CREDENTIALS", change: atRestart, read: boolean},
+		{path: "cors.max_age", env: "LLMGW_CORS__MAX_AGE", change: atRestart, read: between(0, day)},
+		{path: "docs.enabled", env: "LLMGW_DOCS__ENABLED", change: atReload, read: boolean},
+		{path: "admin.token", env: "LLMGW_ADMIN__TOKEN", secret: true, change: atRestart, read: adminToken},
+		{path: "admin.listen", env: "LLMGW_ADMIN__LISTEN", change: atRestart, read: adminAddress},
 	}
 }
+
+// What becomes of requests for a model that has no price.
+const (
+	unknownMeter  = "meter"
+	unknownRefuse = "refuse"
+)
 
 func plain(text string) (any, string) {
 	if strings.ContainsFunc(text, isControl) {

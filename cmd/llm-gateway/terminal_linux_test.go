@@ -2,48 +2,31 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/MaksimVF/llm-gateway/billing"
 )
 
-// terminal is a pseudo-terminal; its screen is everything that was written to it.
-type terminal struct {
+// screen is a terminal whose window keeps everything that was written to it.
+type screen struct {
 	*os.File
-	screen func() string
+	text func() string
 }
 
-func openTerminal(t *testing.T) terminal {
+func openScreen(t *testing.T) screen {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	master, slave := openPTY(t)
 	var seen bytes.Buffer
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_, _ = io.Copy(&seen, master) // ends with EIO when the other side is closed
 	}()
-	return terminal{File: slave, screen: func() string {
+	return screen{File: slave, text: func() string {
 		_ = slave.Close()
 		<-done
 		_ = master.Close()
@@ -90,15 +73,15 @@ func TestTerminal(t *testing.T) {
 		{call: "list-keys --json", stdout: "Ann"},
 		{call: "show-key --key none", terminalOfMessages: true, stderr: "no such key"},
 	} {
-		result := openTerminal(t)
-		messages := openTerminal(t)
+		result := openScreen(t)
+		messages := openScreen(t)
 		var plain bytes.Buffer
 		stderr := io.Writer(&plain)
 		if x.terminalOfMessages {
 			stderr = messages
 		}
 		run(t.Context(), strings.Fields(x.call), []string{x.env}, nil, result, stderr)
-		out, said := result.screen(), messages.screen()+plain.String()
+		out, said := result.text(), messages.text()+plain.String()
 		if !strings.Contains(out, x.stdout) || x.stdout == "" && out != "" {
 			t.Errorf("%s %s: stdout is %q, want %q", x.env, x.call, out, x.stdout)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"runtime"
 	"time"
@@ -28,31 +29,41 @@ func newUpCommand(app *app) *cobra.Command {
 	cmd.Flags().String("listen", "", "address of the listener (default 0.0.0.0:12000)")
 	cmd.Flags().String("upstream", "", "URL of the model server: host, base path or full endpoint URL (LLM_SERVER_URL)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := app.config(cmd)
+		src := app.sources(cmd)
+		files := lookAtFiles(src)
+		c, from, err := loadOrigins(src)
 		if err != nil {
 			return err
 		}
-		log, err := app.logger(c)
+		if err := c.preflight(from, true).asError(); err != nil {
+			return err
+		}
+		log, control, err := app.controlledLogger(c)
 		if err != nil {
 			return err
 		}
-		return (&upRun{app: app, c: c, log: log}).run(cmd.Context())
+		ctx, stop := context.WithCancel(cmd.Context())
+		defer stop()
+		reloads := newReloader(src, files, c, log, control, stop)
+		return (&upRun{app: app, c: c, log: log, output: control.out, reloads: reloads}).run(ctx)
 	}
 	return cmd
 }
 
 // upRun is one run of `up`.
 type upRun struct {
-	app *app
-	c   Config
-	log *zap.Logger
+	app     *app
+	c       Config
+	log     *zap.Logger
+	output  io.Writer // of Envoy
+	reloads *reloader
 
 	folder runFolder
 	envoy  envoyRun
 }
 
 func (u *upRun) run(ctx context.Context) (err error) {
-	if u.envoy, err = prepareEnvoy(u.app, u.c, u.log); err != nil {
+	if u.envoy, err = prepareEnvoy(u.app, u.c, u.log, u.output); err != nil {
 		return err
 	}
 	u.folder = u.envoy.folder
@@ -108,7 +119,15 @@ func (u *upRun) serve(ctx context.Context, g *gateway, configPath string) error 
 		}
 	}()
 
+	reloading := make(chan struct{})
+	go func() {
+		defer close(reloading)
+		u.reloads.run(envoyCtx, g.reconfigure)
+	}()
+
 	envoyErr := u.envoy.supervise(envoyCtx, configPath)
+	stopEnvoy()
+	<-reloading // it may be at the books, which are about to be closed
 	stopGateway()
 	gatewayErr := <-gatewayDone
 	return errors.Join(envoyErr, gatewayErr, g.stop(ctx, time.Second))
