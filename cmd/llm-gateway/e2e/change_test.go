@@ -43,13 +43,13 @@ type change struct {
 // request that was under way while time passed proves nothing about when it was
 // decided, so one that disobeys is held against the moment it was sent.
 func judge(answers []answer, changes []change) (took []time.Duration, problems []string) {
-	at, obeyed := -1, true // -1: before the first change
+	at, obeyed, late := -1, true, false // -1: before the first change
 	for i, a := range answers {
 		for at+1 < len(changes) && !a.ended.Before(changes[at+1].began) {
 			if !obeyed {
 				problems = append(problems, fmt.Sprintf("%s: no answer obeyed before the next command", changes[at].kind))
 			}
-			at, obeyed = at+1, false
+			at, obeyed, late = at+1, false, false
 		}
 		want := changes[0].from
 		if at >= 0 {
@@ -67,7 +67,8 @@ func judge(answers []answer, changes []change) (took []time.Duration, problems [
 			problems = append(problems, fmt.Sprintf("%s: answer %d is %s after others had obeyed", changes[at].kind, i, a.told))
 		case a.told != changes[at].from:
 			problems = append(problems, fmt.Sprintf("%s: answer %d is %s, neither %s nor %s", changes[at].kind, i, a.told, changes[at].from, want))
-		case a.sent.After(changes[at].done.Add(inForce)):
+		case !late && a.sent.After(changes[at].done.Add(inForce)):
+			late = true
 			problems = append(problems, fmt.Sprintf("%s: answer %d is %s, asked %s after the command", changes[at].kind, i, a.told, a.sent.Sub(changes[at].done)))
 		}
 	}
