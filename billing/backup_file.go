@@ -2,6 +2,7 @@ package billing
 
 import (
 	"archive/zip"
+	"compress/flate"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -109,7 +110,7 @@ func extract(ctx context.Context, archive *zip.Reader, m Manifest, path string, 
 	// One byte more than promised shows that there is more.
 	n, err := copyAll(ctx, io.MultiWriter(out, sum), io.LimitReader(in, m.Bytes+1), m.Bytes, progress)
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		if errors.Is(err, zip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if damaged(err) {
 			err = fmt.Errorf("%w: it is damaged", ErrBackup)
 		}
 		return err
@@ -118,6 +119,13 @@ func extract(ctx context.Context, archive *zip.Reader, m Manifest, path string, 
 		return fmt.Errorf("%w: %s is not what the manifest says", ErrBackup, backupDatabase)
 	}
 	return nil
+}
+
+// damaged tells whether an archive could be read and not be unpacked. A changed
+// byte may end the compressed data early, and then what follows is out of place.
+func damaged(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.Is(err, zip.ErrChecksum) || errors.Is(err, zip.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &corrupt)
 }
 
 // writeBackup packs a database into an archive that appears under path all at

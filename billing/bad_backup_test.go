@@ -168,3 +168,36 @@ func resealed(t *testing.T, path string, m Manifest, statement string) string {
 	}
 	return to
 }
+
+// A bit that turned anywhere in the packed database is damage, and said to be.
+func TestDamagedBackupsAreNamed(t *testing.T) {
+	o := home{}.options(t, nil)
+	b, _ := worked(t, o)
+	_, path := backup(t, o)
+	shut(t, b)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	packed := in.File[0]
+	from, err := packed.DataOffset()
+	if err != nil || packed.Name != backupDatabase {
+		t.Fatal(packed.Name, err)
+	}
+	damaged := filepath.Join(t.TempDir(), "damaged.zip")
+	place := home{}.options(t, nil)
+	for i := int64(1); i < 100; i++ { // not the first byte: "the last block" changes nothing when all is in one
+		at := from + i*int64(packed.CompressedSize64)/100
+		whole[at] ^= 1 << (i % 8)
+		write(t, damaged, string(whole))
+		whole[at] ^= 1 << (i % 8)
+		if _, err := Restore(t.Context(), place, damaged, RestoreOptions{}); !errors.Is(err, ErrBackup) {
+			t.Fatalf("byte %d: %v, want ErrBackup", at, err)
+		}
+	}
+}

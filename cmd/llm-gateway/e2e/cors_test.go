@@ -175,6 +175,7 @@ func startCORS(t *testing.T, env ...string) (*gateway, webKeys) {
 // TestCORS goes through every kind of answer and every preflight as pages of
 // all kinds of origins, with a list of origins, with any, and with none.
 func TestCORS(t *testing.T) {
+	t.Parallel() // each origin waits for a model server that is silent
 	for _, mode := range []struct {
 		name        string
 		env         []string

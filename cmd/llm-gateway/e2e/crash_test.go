@@ -130,7 +130,7 @@ func (l *load) nothingPasses(t *testing.T, name string, closed func(status int) 
 	t.Helper()
 	client := l.g.client(false)
 	var mu sync.Mutex
-	parallel(20, 5, func(i int) {
+	parallel(20, 10, func(i int) { // each takes Envoy half a second
 		id := fmt.Sprintf("%s-%d", name, i)
 		r := client.Do(l.g.context(), rig.Request{Key: l.key, Body: rig.Chat{Model: id, Script: rig.Script{ID: id}}.Body()})
 		mu.Lock()

@@ -49,6 +49,7 @@ func healthOf(t *testing.T, socket, base, path string) (status int, body struct 
 // Each dependency is taken down in turn: GET /health names it, its status is
 // right, and so is readiness.
 func TestHealthNamesWhatIsAway(t *testing.T) {
+	t.Parallel() // probes have their intervals
 	redis, postgres := rig.StartRedis(t), rig.StartPostgres(t)
 	g := start(t, setup{env: []string{"DATABASE_URL=" + postgres.NewDatabase(), "REDIS_URL=redis://" + redis.Addr, "LLM_TIMEOUT=2s"}})
 	k := g.key()
@@ -126,6 +127,7 @@ func TestHealthNamesWhatIsAway(t *testing.T) {
 // Without its sidecar Envoy answers 503 to everybody; a stopping gateway is not
 // ready while it still answers.
 func TestHealthOfASidecarThatStops(t *testing.T) {
+	t.Parallel() // a slow answer
 	g := startApart(t, setup{env: []string{"LLMGW_ENVOY__DRAIN=20s"}})
 	k := g.key()
 	running := make(chan rig.Received, 1)

@@ -45,6 +45,7 @@ func wantClosed(t *testing.T, name string, got map[string]rig.Received) {
 // TestClosedWithoutASidecar takes the sidecar away in every way while Envoy
 // stays.
 func TestClosedWithoutASidecar(t *testing.T) {
+	t.Parallel() // Envoy waits 10 s for a sidecar that hangs
 	g := startApart(t, setup{})
 	key := g.key().Key
 	for kind, r := range knock(g, g.url, key) {
@@ -114,6 +115,7 @@ func knockAtOnce(g *gateway, url, key string) map[string]rig.Received {
 // TestDrainingFinishesWhatRuns stops the sidecar while an answer streams: that
 // answer is finished and paid, nothing new gets in afterwards.
 func TestDrainingFinishesWhatRuns(t *testing.T) {
+	t.Parallel() // a slow answer
 	g := startApart(t, setup{})
 	key := g.key().Key
 	chat := rig.Chat{Model: "draining", Stream: true, MaxTokens: 100, Script: rig.Script{ID: "draining", Prompt: 5, Completion: 40, Chunks: 40, ChunkDelayMS: 150}}
@@ -152,6 +154,7 @@ func TestDrainingFinishesWhatRuns(t *testing.T) {
 // TestBadSidecarsAdmitNobody puts sidecars that fail in every way behind the
 // product's own Envoy config.
 func TestBadSidecarsAdmitNobody(t *testing.T) {
+	t.Parallel() // Envoy waits 10 s for a sidecar that hangs
 	g := prepare(t, setup{})
 	config := g.renderedConfig()
 	cases := []rig.BadSidecar{
@@ -239,6 +242,7 @@ func TestTheLockIsWhatCloses(t *testing.T) {
 // TestFailuresMidAnswerNeverLookWhole lets the sidecar fail while the answer
 // passes: the client must not take the rest for a complete answer.
 func TestFailuresMidAnswerNeverLookWhole(t *testing.T) {
+	t.Parallel() // Envoy waits 10 s for a sidecar that hangs
 	g := prepare(t, setup{})
 	config := g.renderedConfig()
 	for i, side := range []*rig.BadSidecar{

@@ -52,6 +52,7 @@ func (g *gateway) access(requestID string) (own, envoy map[string]any) {
 
 // Both logs tell of each request who asked, for what, and what it cost.
 func TestAccessLines(t *testing.T) {
+	t.Parallel() // Envoy writes its lines every 10 s
 	g := start(t, setup{env: []string{"RATE_LIMIT_REQUESTS=2", "RATE_LIMIT_WINDOW=60s"}})
 	k, err := g.cli.CreateKey(plenty)
 	if err != nil {
@@ -104,6 +105,7 @@ func TestAccessLines(t *testing.T) {
 // Whatever clients write, each line of the log is one JSON object, and nothing
 // secret is in the log, the metrics or the data directory.
 func TestNothingBreaksALineAndNothingSecretIsWritten(t *testing.T) {
+	t.Parallel() // Envoy writes its lines every 10 s
 	const canary = "sk-canary-0123456789abcdefghijkl"
 	metrics, err := ports.Next()
 	if err != nil {

@@ -40,7 +40,7 @@ func TestRedisFaultsCostNoRequest(t *testing.T) {
 			t.Fatalf("%s: %v", line, err)
 		}
 	}
-	away := scaled(4*time.Second, 30*time.Second)
+	away := scaled(3*time.Second, 30*time.Second)
 	for _, c := range []struct {
 		name        string
 		hurt, mend  func(*testing.T, *rig.Redis)
@@ -55,7 +55,7 @@ func TestRedisFaultsCostNoRequest(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const limit, perSecond = 30, 200
-			window := 3 * time.Second
+			window := 2 * time.Second
 			redis := rig.StartRedis(t)
 			g := start(t, setup{env: []string{"RATE_LIMIT_REQUESTS=30", "RATE_LIMIT_WINDOW=" + window.String(), "REDIS_URL=redis://" + redis.Addr}})
 			limited, free := g.key(), g.key("--rpm", "100000000")
@@ -65,7 +65,7 @@ func TestRedisFaultsCostNoRequest(t *testing.T) {
 			if c.short {
 				part = 2 * time.Second
 			}
-			before, after := 2*time.Second, 3*time.Second
+			before, after := 1500*time.Millisecond, 2500*time.Millisecond
 			began := time.Now()
 			shots := make(chan []shot, 1)
 			go func() { shots <- fire(g, limited.Key, "limited", perSecond/2, before+part+after) }()

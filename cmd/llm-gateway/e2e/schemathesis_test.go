@@ -35,6 +35,7 @@ func schemathesisConfig(t *testing.T, name string) string {
 // listener, the routes of models included, against the document: what it allows
 // is accepted, what it does not is refused, and every answer is described.
 func TestPublicAPISchemathesis(t *testing.T) {
+	t.Parallel() // beside the other contract tests, which are slow on our side of the wire
 	g := start(t, setup{demo: true})
 	key := g.key("--rpm", "1000000")
 	rig.Schemathesis(t, g.url+"/openapi.json", "--config-file", schemathesisConfig(t, "public"), "--header", "Authorization: Bearer "+key.Key,

@@ -109,6 +109,7 @@ func TestUsageChunkOnlyForThoseWhoAsk(t *testing.T) {
 }
 
 func TestUpstreamAwayAndSilent(t *testing.T) {
+	t.Parallel() // a silent model server
 	free, err := ports.Next()
 	if err != nil {
 		t.Fatal(err)
