@@ -164,20 +164,20 @@ func testUsageReport(t *testing.T, at home) {
 	want := UsageTable{
 		Rows: []UsageRow{
 			{
-				Day: "2026-11-29", KeyID: one.ID, PromptTokens: 4, CompletionTokens: 16, TotalTokens: 20, Requests: 2,
+				Day: "2026-11-29", KeyID: one.ID, PromptTokens: 4, CompletionTokens: 16, TotalTokens: 20, Requests: 2, UnpricedRequests: 2,
 				Provenance: map[Provenance]UsagePart{Reported: {13, 1}, Estimated: {7, 1}},
 			},
 			{
-				Day: "2026-11-29", KeyID: two.ID, PromptTokens: 5, CompletionTokens: 6, TotalTokens: 11, Requests: 1,
+				Day: "2026-11-29", KeyID: two.ID, PromptTokens: 5, CompletionTokens: 6, TotalTokens: 11, Requests: 1, UnpricedRequests: 1,
 				Provenance: map[Provenance]UsagePart{Reported: {11, 1}},
 			},
 			{
-				Day: "2026-11-30", KeyID: one.ID, PromptTokens: 7, CompletionTokens: 8, TotalTokens: 15, Requests: 1,
+				Day: "2026-11-30", KeyID: one.ID, PromptTokens: 7, CompletionTokens: 8, TotalTokens: 15, Requests: 1, UnpricedRequests: 1,
 				Provenance: map[Provenance]UsagePart{Aborted: {15, 1}},
 			},
 		},
 		Total: UsageRow{
-			PromptTokens: 16, CompletionTokens: 30, TotalTokens: 46, Requests: 4,
+			PromptTokens: 16, CompletionTokens: 30, TotalTokens: 46, Requests: 4, UnpricedRequests: 4,
 			Provenance: map[Provenance]UsagePart{Reported: {24, 2}, Estimated: {7, 1}, Aborted: {15, 1}},
 		},
 	}

@@ -18,7 +18,6 @@ const (
 	pgDialWait = time.Second
 	// What the server bounds by itself on connections that take locks. A gateway
 	// that vanishes between its two messages blocks its keys for idleInTx at most.
-	pgLockWait      = 200 * time.Millisecond
 	pgStatementWait = time.Second
 	pgIdleInTx      = time.Second
 	// pgAnswerWait is how long an answer may take before the connection counts as dead.
@@ -53,10 +52,17 @@ func pgWith(c *pgx.ConnConfig, settings map[string]string) *pgx.ConnConfig {
 	return c
 }
 
+// pgLockWait is how long a statement waits for a lock: so much less than a
+// reserve waits for its commit that the refusal still comes in time, and less
+// than a statement may take.
+func pgLockWait(reserve time.Duration) time.Duration {
+	return min(max(reserve*4/5, 10*time.Millisecond), pgStatementWait*9/10)
+}
+
 // pgBounds are the settings of a connection whose statements must be short.
-func pgBounds() map[string]string {
+func pgBounds(reserve time.Duration) map[string]string {
 	return map[string]string{
-		"lock_timeout":                        fmt.Sprint(pgLockWait.Milliseconds()),
+		"lock_timeout":                        fmt.Sprint(pgLockWait(reserve).Milliseconds()),
 		"statement_timeout":                   fmt.Sprint(pgStatementWait.Milliseconds()),
 		"idle_in_transaction_session_timeout": fmt.Sprint(pgIdleInTx.Milliseconds()),
 	}
@@ -65,8 +71,8 @@ func pgBounds() map[string]string {
 // pgHotBounds are those of the writer. Its statements are few and known: they
 // find every row by an index, whatever the planner thinks of young tables, and
 // are planned once.
-func pgHotBounds() map[string]string {
-	s := pgBounds()
+func pgHotBounds(reserve time.Duration) map[string]string {
+	s := pgBounds(reserve)
 	maps.Copy(s, map[string]string{
 		"plan_cache_mode": "force_generic_plan", "jit": "off",
 		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",

@@ -85,7 +85,7 @@ func (e *pgBooks) round(w *watch) error {
 func (e *pgBooks) listen(ctx context.Context, w *watch) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, pgAnswerWait)
 	defer cancel()
-	if w.conn, err = pgConnect(ctx, pgWith(e.book.store.pg, pgBounds())); err != nil {
+	if w.conn, err = pgConnect(ctx, pgWith(e.book.store.pg, pgBounds(e.book.opt.ReserveWait))); err != nil {
 		return err
 	}
 	if _, err := w.conn.Exec(ctx, "LISTEN "+pgChannel); err != nil {

@@ -128,7 +128,7 @@ func (e *pgBooks) connected(ctx context.Context) (*pgx.Conn, error) {
 	}
 	pgDrop(e.conn)
 	e.conn = nil
-	conn, err := pgConnect(ctx, pgWith(e.book.store.pg, pgHotBounds()))
+	conn, err := pgConnect(ctx, pgWith(e.book.store.pg, pgHotBounds(e.book.opt.ReserveWait)))
 	if err != nil {
 		return nil, err
 	}
