@@ -122,6 +122,8 @@ func suite() []part {
 		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
 		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
+		{"EachChangeLeavesOneRow", testEachChangeLeavesOneRow},
+		{"AChangeAndItsRecordAreOne", testAChangeAndItsRecordAreOne},
 	}
 }
 

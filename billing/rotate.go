@@ -62,16 +62,21 @@ func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration, r
 		if err := addKey(tx, r.New, a.digests, r.Secret); err != nil {
 			return err
 		}
-		end := instant(micros(now.Add(overlap)))
-		if !r.Old.ExpiresAt.IsZero() && !end.Before(r.Old.ExpiresAt) {
-			return nil
+		before := r.Old.terms()
+		if end := instant(micros(now.Add(overlap))); r.Old.ExpiresAt.IsZero() || end.Before(r.Old.ExpiresAt) {
+			r.Old.ExpiresAt = end
+			rev, err := nextRev(tx)
+			if err != nil {
+				return err
+			}
+			update := map[string]any{"rev": rev, "expires_at": micros(end)}
+			if err := tx.Model(&keyRow{}).Where("id = ?", r.Old.ID).Updates(update).Error; err != nil {
+				return err
+			}
 		}
-		r.Old.ExpiresAt = end
-		rev, err := nextRev(tx)
-		if err != nil {
-			return err
-		}
-		return tx.Model(&keyRow{}).Where("id = ?", r.Old.ID).Updates(map[string]any{"rev": rev, "expires_at": micros(end)}).Error
+		step := stepOf(before, r.Old.terms())
+		step.NewKey = r.New.ID
+		return a.record(tx, actionRotate, r.Old.ID, step)
 	})
 }
 
