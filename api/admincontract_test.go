@@ -29,17 +29,19 @@ func TestContract_admin(t *testing.T) {
 
 	// What each operation takes; {id} is put in.
 	bodies := map[string]string{
-		"POST " + adminKeys:            `{"limit":5,"name":"n","expires_at":"2030-01-01T00:00:00Z"}`,
-		"PATCH " + adminKey:            `{"limit":5}`,
-		"POST " + adminKey + "/rotate": `{"overlap":"1h"}`,
-		"POST " + adminKey + "/revoke": ``,
-		"GET /admin/usage":             ``,
-		"GET " + adminKeys:             ``,
-		"GET " + adminKey:              ``,
-		"GET /admin/stats":             ``,
-		"GET /admin/audit":             ``,
-		"GET /admin/limits":            ``,
-		"GET /admin/tariffs":           ``,
+		"POST " + adminKeys:             `{"limit":5,"name":"n","expires_at":"2030-01-01T00:00:00Z"}`,
+		"PATCH " + adminKey:             `{"limit":5}`,
+		"POST " + adminKey + "/rotate":  `{"overlap":"1h"}`,
+		"POST " + adminKey + "/revoke":  ``,
+		"POST " + adminKey + "/block":   ``,
+		"POST " + adminKey + "/unblock": ``,
+		"GET /admin/usage":              ``,
+		"GET " + adminKeys:              ``,
+		"GET " + adminKey:               ``,
+		"GET /admin/stats":              ``,
+		"GET /admin/audit":              ``,
+		"GET /admin/limits":             ``,
+		"GET /admin/tariffs":            ``,
 	}
 	every := func(ask func(method, path, body string)) {
 		for path, item := range asMap(c.document["paths"]) {
@@ -56,7 +58,7 @@ func TestContract_admin(t *testing.T) {
 	with := func(path, id string) string { return strings.ReplaceAll(path, "{id}", id) }
 	every(func(method, path, body string) {
 		key := id
-		if strings.HasSuffix(path, "/revoke") {
+		if strings.HasSuffix(path, "/revoke") || strings.HasSuffix(path, "/block") {
 			key = other // revoked last, whatever the order: the others use id
 		}
 		c.do(method, with(path, key), body, good...)
@@ -80,7 +82,7 @@ func TestContract_admin(t *testing.T) {
 	for _, query := range []string{"", "by=day", "by=key,model", "format=csv", "from=2026-11-01&to=2026-11-30&key=" + other, "from=2026-01-02&to=2026-01-01", "key=" + unknownID} {
 		c.do("GET", "/admin/usage?"+query, "", good...)
 	}
-	for _, query := range []string{"limit=1", "state=revoked", "state=expired", "after=" + url.QueryEscape(id)} {
+	for _, query := range []string{"limit=1", "state=revoked", "state=expired", "state=blocked", "after=" + url.QueryEscape(id)} {
 		c.do("GET", adminKeys+"?"+query, "", good...)
 	}
 	a.failures.SetLimit(0)

@@ -55,7 +55,7 @@ type (
 	keyFilter struct {
 		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most keys in the answer."`
 		After string `query:"after" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Only keys after this id."`
-		State string `query:"state" enum:"active,revoked,expired"`
+		State string `query:"state" enum:"active,blocked,expired,revoked"`
 	}
 	keyAnd[T any] struct {
 		ID   string `path:"id" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Public id of the key." example:"key_01hzy3v8qd5w4k6n7m8p9q0rst"`
@@ -85,6 +85,14 @@ func (a *admin) keyRoutes() {
 		OperationID: "revoke-key", Method: post, Path: adminKey + "/revoke", Summary: "Revoke a key for good", Tags: []string{"keys"},
 		Description: "Revoking twice changes nothing. There is no way back. A body is not read.",
 	}, []int{404, 503}, a.revokeKey)
+	describe(a, huma.Operation{
+		OperationID: "block-key", Method: post, Path: adminKey + "/block", Summary: "Keep a key out until it is let in again", Tags: []string{"keys"},
+		Description: "It is refused as an unknown one is; its limits and figures stay as they are. Blocking twice changes nothing. A body is not read.",
+	}, []int{404, 409, 503}, a.blockKey)
+	describe(a, huma.Operation{
+		OperationID: "unblock-key", Method: post, Path: adminKey + "/unblock", Summary: "Let a blocked key in again", Tags: []string{"keys"},
+		Description: "A key that is not blocked stays as it is. A body is not read.",
+	}, []int{404, 409, 503}, a.unblockKey)
 	describe(a, huma.Operation{
 		OperationID: "rotate-key", Method: post, Path: adminKey + "/rotate", Summary: "Replace a key by a new one", Tags: []string{"keys"}, DefaultStatus: http.StatusCreated,
 		Description: "Makes a key with the same texts, limits, models and expiry, and lets the old one expire after the overlap; both or none. " +
@@ -193,11 +201,36 @@ func (a *admin) rotateKey(ctx context.Context, in *keyAnd[rotation]) (*body[Rota
 		return nil, ended(StateRevoked)
 	case errors.Is(err, billing.ErrExpiredKey):
 		return nil, ended(StateExpired)
+	case errors.Is(err, billing.ErrBlockedKey):
+		return nil, ended(StateBlocked)
 	case err != nil:
 		return nil, a.broken("rotate key", err)
 	}
 	a.changed(ctx, "rotate key", r.New.ID, zap.String("replaces", r.Old.ID), zap.Timep("old_expires_at", Moment(r.Old.ExpiresAt)))
 	return &body[RotatedKey]{a.Defaults.Rotated(r)}, nil
+}
+
+func (a *admin) blockKey(ctx context.Context, in *keyPath) (*body[BlockedKey], error) {
+	k, err := a.Books.Block(ctx, in.ID)
+	return a.letIn(ctx, "block key", k, err)
+}
+
+func (a *admin) unblockKey(ctx context.Context, in *keyPath) (*body[BlockedKey], error) {
+	k, err := a.Books.Unblock(ctx, in.ID)
+	return a.letIn(ctx, "unblock key", k, err)
+}
+
+func (a *admin) letIn(ctx context.Context, action string, k billing.Key, err error) (*body[BlockedKey], error) {
+	switch {
+	case errors.Is(err, billing.ErrUnknownKey):
+		return nil, noSuchKey("id")
+	case errors.Is(err, billing.ErrRevokedKey):
+		return nil, ended(StateRevoked)
+	case err != nil:
+		return nil, a.broken(action, err)
+	}
+	a.changed(ctx, action, k.ID)
+	return &body[BlockedKey]{Blocked(k, a.Now())}, nil
 }
 
 // usable finds a key that is neither revoked nor expired.
@@ -209,7 +242,7 @@ func (a *admin) usable(ctx context.Context, id string) (billing.Key, error) {
 	if err != nil {
 		return k, a.broken("find key", err)
 	}
-	if state := StateOf(k, a.Now()); state != StateActive {
+	if state := StateOf(k, a.Now()); state != StateActive && state != StateBlocked {
 		return k, ended(state)
 	}
 	return k, nil

@@ -2,7 +2,6 @@ package api
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/MaksimVF/llm-gateway/billing"
@@ -13,6 +12,7 @@ const (
 	StateActive  = "active"
 	StateRevoked = "revoked"
 	StateExpired = "expired"
+	StateBlocked = "blocked"
 )
 
 // Defaults are the limits of a key that sets none of its own.
@@ -90,7 +90,7 @@ type KeyView struct {
 	Display     string `json:"display" doc:"Masked key; empty where the key is too short to show any of it."`
 	Name        string `json:"name"`
 	Description string `json:"description"`
-	State       string `json:"state" enum:"active,revoked,expired"`
+	State       string `json:"state" enum:"active,blocked,expired,revoked"`
 	Origin      string `json:"origin" doc:"created by an operator, env (ALLOWED_API_KEYS) or demo."`
 	LimitsView
 	UsedToday     int64      `json:"used_today" doc:"Tokens."`
@@ -101,6 +101,7 @@ type KeyView struct {
 	Models        []string   `json:"models" doc:"Allowed models; empty: all."`
 	CreatedAt     *time.Time `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at" doc:"null: never."`
+	BlockedAt     *time.Time `json:"blocked_at" doc:"null: it is not blocked."`
 	RevokedAt     *time.Time `json:"revoked_at" doc:"null: never."`
 }
 
@@ -113,7 +114,8 @@ func (d Defaults) Key(k *billing.KeyUsage, now time.Time) KeyView {
 		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, Held: k.Held,
 		RequestsToday: k.RequestsToday, RequestsMonth: k.RequestsMonth,
 		Models:    modelsOf(k.Key),
-		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt), RevokedAt: Moment(k.RevokedAt),
+		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt),
+		BlockedAt: Moment(k.BlockedAt), RevokedAt: Moment(k.RevokedAt),
 	}
 }
 
@@ -128,6 +130,19 @@ type RevokedKey struct {
 // Revoked is the document of a key that was just revoked.
 func Revoked(k billing.Key) RevokedKey {
 	return RevokedKey{ID: k.ID, Name: k.Name, State: StateRevoked, RevokedAt: Moment(k.RevokedAt)}
+}
+
+// BlockedKey is the document of a key that was blocked, or let in again.
+type BlockedKey struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	State     string     `json:"state" enum:"active,blocked,expired" doc:"A blocked key that has expired is expired."`
+	BlockedAt *time.Time `json:"blocked_at" doc:"null: it is not blocked."`
+}
+
+// Blocked is the document of a key that was just blocked, or let in again.
+func Blocked(k billing.Key, now time.Time) BlockedKey {
+	return BlockedKey{ID: k.ID, Name: k.Name, State: StateOf(k, now), BlockedAt: Moment(k.BlockedAt)}
 }
 
 // ChangedLimits is the document of a change of limits.
@@ -153,6 +168,8 @@ func StateOf(k billing.Key, now time.Time) string {
 		return StateRevoked
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 		return StateExpired
+	case !k.BlockedAt.IsZero():
+		return StateBlocked
 	}
 	return StateActive
 }
@@ -165,86 +182,4 @@ func Moment(t time.Time) *time.Time {
 	}
 	t = t.UTC().Truncate(time.Second)
 	return &t
-}
-
-// StatsView sums up all keys. Limits are those of keys that can be used.
-type StatsView struct {
-	TotalKeys     int64 `json:"total_keys"`
-	ActiveKeys    int64 `json:"active_keys"`
-	RevokedKeys   int64 `json:"revoked_keys"`
-	ExpiredKeys   int64 `json:"expired_keys"`
-	TotalTokens   int64 `json:"total_tokens" doc:"Sum of the active keys' limits per month, at most the largest 64-bit integer."`
-	AvgTokens     int64 `json:"avg_tokens" doc:"Average limit of the active keys, rounded down."`
-	MinTokens     int64 `json:"min_tokens"`
-	MaxTokens     int64 `json:"max_tokens"`
-	UsedToday     int64 `json:"used_today"`
-	UsedMonth     int64 `json:"used_month"`
-	Held          int64 `json:"held"`
-	RequestsToday int64 `json:"requests_today"`
-	RequestsMonth int64 `json:"requests_month"`
-}
-
-// Stats sums up keys.
-func Stats(keys []KeyView) StatsView {
-	var s StatsView
-	for i := range keys {
-		k := &keys[i]
-		s.TotalKeys++
-		s.UsedToday += k.UsedToday
-		s.UsedMonth += k.UsedMonth
-		s.Held += k.Held
-		s.RequestsToday += k.RequestsToday
-		s.RequestsMonth += k.RequestsMonth
-		switch k.State {
-		case StateRevoked:
-			s.RevokedKeys++
-			continue
-		case StateExpired:
-			s.ExpiredKeys++
-			continue
-		}
-		if s.ActiveKeys == 0 || k.Limit < s.MinTokens {
-			s.MinTokens = k.Limit
-		}
-		s.MaxTokens = max(s.MaxTokens, k.Limit)
-		s.ActiveKeys++
-		s.TotalTokens = addCapped(s.TotalTokens, k.Limit)
-	}
-	if s.ActiveKeys > 0 {
-		s.AvgTokens = s.TotalTokens / s.ActiveKeys
-	}
-	return s
-}
-
-// addCapped adds two figures >= 0 without going round.
-func addCapped(a, b int64) int64 {
-	const top = 1<<63 - 1
-	if a > top-b {
-		return top
-	}
-	return a + b
-}
-
-// TariffView is one tariff and how many active keys have it.
-type TariffView struct {
-	Limit   int64 `json:"limit" doc:"Tokens per UTC month."`
-	Keys    int64 `json:"keys" doc:"Active keys with this tariff."`
-	Default bool  `json:"default" doc:"Whether keys have it that set none of their own."`
-}
-
-// Tariffs counts the active keys by tariff, smallest first. The default is in
-// it without any key too.
-func (d Defaults) Tariffs(keys []KeyView) []TariffView {
-	count := map[int64]int64{d.Tariff: 0}
-	for i := range keys {
-		if keys[i].State == StateActive {
-			count[keys[i].Limit]++
-		}
-	}
-	list := make([]TariffView, 0, len(count))
-	for limit, n := range count {
-		list = append(list, TariffView{Limit: limit, Keys: n, Default: limit == d.Tariff})
-	}
-	slices.SortFunc(list, func(x, y TariffView) int { return cmp.Compare(x.Limit, y.Limit) })
-	return list
 }

@@ -26,11 +26,13 @@ const unknownActor = "unknown"
 
 // Actions of changes, in the words of the commands.
 const (
-	actionCreate = "create-key"
-	actionRevoke = "revoke-key"
-	actionRotate = "rotate-key"
-	actionExpire = "expire-key"
-	actionLimits = "set-limit"
+	actionCreate  = "create-key"
+	actionRevoke  = "revoke-key"
+	actionRotate  = "rotate-key"
+	actionExpire  = "expire-key"
+	actionLimits  = "set-limit"
+	actionBlock   = "block-key"
+	actionUnblock = "unblock-key"
 )
 
 // Changes in one answer.

@@ -54,20 +54,32 @@ func testEachChangeLeavesOneRow(t *testing.T, at home) {
 		},
 		{func() error { _, _, err := a.SetLimits(ctx, secret, LimitChange{Daily: &eleven}); return err }, ""},
 		{
+			func() error { _, err := a.Block(ctx, secret); return err },
+			`block-key KEY {"before":{"blocked_at":null},"after":{"blocked_at":"2026-11-23T12:00:06Z"}}`,
+		},
+		{func() error { _, err := a.Block(ctx, k.ID); return err }, ""},
+		{
+			func() error { _, err := a.Unblock(ctx, k.ID); return err },
+			`unblock-key KEY {"before":{"blocked_at":"2026-11-23T12:00:06Z"},"after":{"blocked_at":null}}`,
+		},
+		{func() error { _, err := a.Unblock(ctx, secret); return err }, ""},
+		{
 			func() error { _, err := a.Expire(ctx, k.ID, c.Now().Add(48*time.Hour)); return err },
-			`expire-key KEY {"before":{"expires_at":null},"after":{"expires_at":"2026-11-25T12:00:06Z"}}`,
+			`expire-key KEY {"before":{"expires_at":null},"after":{"expires_at":"2026-11-25T12:00:14Z"}}`,
 		},
 		{
 			func() error { r, err := a.Rotate(ctx, secret, time.Hour); fresh = r.New; return err },
-			`rotate-key KEY {"before":{"expires_at":"2026-11-25T12:00:06Z"},"after":{"expires_at":"2026-11-23T13:00:08Z"},"new_key":"FRESH"}`,
+			`rotate-key KEY {"before":{"expires_at":"2026-11-25T12:00:14Z"},"after":{"expires_at":"2026-11-23T13:00:16Z"},"new_key":"FRESH"}`,
 		},
 		{func() error { _, err := a.Rotate(ctx, secret, 9*time.Hour); return err }, `rotate-key KEY {"new_key":"NEXT"}`},
 		{
 			func() error { _, err := a.Revoke(ctx, secret); return err },
-			`revoke-key KEY {"before":{"revoked_at":null},"after":{"revoked_at":"2026-11-23T12:00:12Z"}}`,
+			`revoke-key KEY {"before":{"revoked_at":null},"after":{"revoked_at":"2026-11-23T12:00:20Z"}}`,
 		},
 		{func() error { _, err := a.Revoke(ctx, secret); return err }, ""},
 		{func() error { _, err := a.Rotate(ctx, secret, time.Hour); return refusedAs(err, ErrRevokedKey) }, ""},
+		{func() error { _, err := a.Block(ctx, secret); return refusedAs(err, ErrRevokedKey) }, ""},
+		{func() error { _, err := a.Unblock(ctx, secret); return refusedAs(err, ErrRevokedKey) }, ""},
 	} {
 		c.Add(time.Second)
 		before := recorded(t, a, ChangeQuery{Limit: maxChanges})
@@ -166,6 +178,7 @@ func testAChangeAndItsRecordAreOne(t *testing.T, at home) {
 		"limits": func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Daily: &five}); return err },
 		"expire": func() error { _, err := a.Expire(ctx, k.ID, time.Now().Add(time.Hour)); return err },
 		"rotate": func() error { _, err := a.Rotate(ctx, k.ID, time.Hour); return err },
+		"block":  func() error { _, err := a.Block(ctx, k.ID); return err },
 		"revoke": func() error { _, err := a.Revoke(ctx, k.ID); return err },
 	}
 	for name, call := range calls {

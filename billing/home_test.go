@@ -122,6 +122,7 @@ func suite() []part {
 		{"ReportTellsHowEverythingEnded", testReportTellsHowEverythingEnded},
 		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
+		{"ABlockedKeyIsKeptOut", testABlockedKeyIsKeptOut},
 		{"EachChangeLeavesOneRow", testEachChangeLeavesOneRow},
 		{"AChangeAndItsRecordAreOne", testAChangeAndItsRecordAreOne},
 	}

@@ -19,8 +19,8 @@ type Rotation struct {
 // lets the old one end after the overlap, or at its own expiry when that is
 // earlier: a rotation makes no life longer. Both happen, or none. The new key
 // has its own id and its own figures, from zero. Errors: ErrUnknownKey;
-// ErrRevokedKey and ErrExpiredKey for a key that has nothing to hand over;
-// ErrInvalid for an overlap < 0.
+// ErrRevokedKey, ErrExpiredKey and ErrBlockedKey for a key that has nothing to
+// hand over; ErrInvalid for an overlap < 0.
 func (a *Admin) Rotate(ctx context.Context, ref string, overlap time.Duration) (Rotation, error) {
 	var r Rotation
 	err := a.rotate(ctx, ref, overlap, &r)

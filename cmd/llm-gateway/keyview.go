@@ -39,6 +39,7 @@ func keyPairs(v *api.KeyView, c Config) []pair {
 		{"held now", thousands(v.Held) + " tokens"},
 		{"created", shown(v.CreatedAt, "")},
 		{"expires", shown(v.ExpiresAt, "never")},
+		{"blocked", shown(v.BlockedAt, "")},
 		{"revoked", shown(v.RevokedAt, "")},
 	}
 	return slices.DeleteFunc(facts, func(p pair) bool { return p.value == "" })
@@ -83,8 +84,8 @@ func shown(t *time.Time, none string) string {
 // statsPairs are the sums over all keys for a person.
 func statsPairs(s *api.StatsView) []pair {
 	return []pair{
-		{"keys", fmt.Sprintf("%s (%s active, %s revoked, %s expired)", thousands(s.TotalKeys),
-			thousands(s.ActiveKeys), thousands(s.RevokedKeys), thousands(s.ExpiredKeys))},
+		{"keys", fmt.Sprintf("%s (%s active, %s blocked, %s revoked, %s expired)", thousands(s.TotalKeys),
+			thousands(s.ActiveKeys), thousands(s.BlockedKeys), thousands(s.RevokedKeys), thousands(s.ExpiredKeys))},
 		{"limits in all", thousands(s.TotalTokens) + " tokens per month"},
 		{"average limit", thousands(s.AvgTokens)},
 		{"smallest limit", thousands(s.MinTokens)},
