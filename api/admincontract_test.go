@@ -19,6 +19,7 @@ func TestContract_admin(t *testing.T) {
 	good := []string{"Authorization", "Bearer " + testToken}
 	id, _ := o.create(`{"limit":10}`)
 	other, _ := o.create(`{"limit":10,"models":["m"],"expires":"9999d"}`)
+	shut, _ := o.create(`{"limit":10}`)
 	gone, _ := o.create(`{"limit":10}`)
 	if _, err := o.books.Revoke(t.Context(), gone); err != nil {
 		t.Fatal(err)
@@ -58,8 +59,11 @@ func TestContract_admin(t *testing.T) {
 	with := func(path, id string) string { return strings.ReplaceAll(path, "{id}", id) }
 	every(func(method, path, body string) {
 		key := id
-		if strings.HasSuffix(path, "/revoke") || strings.HasSuffix(path, "/block") {
+		switch {
+		case strings.HasSuffix(path, "/revoke"):
 			key = other // revoked last, whatever the order: the others use id
+		case strings.HasSuffix(path, "block"):
+			key = shut
 		}
 		c.do(method, with(path, key), body, good...)
 		c.do(method, with(path, key), body)
