@@ -42,7 +42,9 @@ func TestContract_admin(t *testing.T) {
 		"GET /admin/stats":              ``,
 		"GET /admin/audit":              ``,
 		"GET /admin/limits":             ``,
-		"GET /admin/tariffs":            ``,
+		"GET " + adminTariffs:           ``,
+		"PUT " + adminTariff:            `{"limit":7,"budget":"1.5"}`,
+		"DELETE " + adminTariff:         ``,
 	}
 	every := func(ask func(method, path, body string)) {
 		for path, item := range asMap(c.document["paths"]) {
@@ -56,7 +58,7 @@ func TestContract_admin(t *testing.T) {
 			}
 		}
 	}
-	with := func(path, id string) string { return strings.ReplaceAll(path, "{id}", id) }
+	with := func(path, id string) string { return strings.NewReplacer("{id}", id, "{name}", "team").Replace(path) }
 	every(func(method, path, body string) {
 		key := id
 		switch {
@@ -77,11 +79,25 @@ func TestContract_admin(t *testing.T) {
 			c.do(method, with(path, key), body, append([]string{"Content-Type", "text/plain"}, good...)...)
 		}
 		for _, wrong := range []string{"PUT", "DELETE", "OPTIONS", "HEAD"} {
+			if member(c.document, "paths", path, strings.ToLower(wrong)) != nil {
+				continue
+			}
 			if w := c.do(wrong, with(path, key), "", good...); w.Code != http.StatusMethodNotAllowed {
 				t.Errorf("%s %s: %d", wrong, path, w.Code)
 			}
 		}
 	})
+	// A tariff that is new, that is not, that has a key, and that is gone.
+	for range 2 {
+		c.do("PUT", adminTariffs+"/firm", `{"limit":7}`, good...)
+	}
+	c.do("PATCH", adminKeys+"/"+id, `{"tariff":"firm","models":null,"expires_at":null,"budget":"2","name":"n"}`, good...)
+	c.do("GET", adminKeys+"/"+id, "", good...)
+	c.do("DELETE", adminTariffs+"/firm", "", good...)
+	c.do("PATCH", adminKeys+"/"+id, `{"tariff":null}`, good...)
+	for range 2 {
+		c.do("DELETE", adminTariffs+"/firm", "", good...)
+	}
 	c.do("POST", adminKeys, `{"limit":5,"expires_at":"2020-01-01T00:00:00Z"}`, good...)
 	for _, query := range []string{"", "by=day", "by=key,model", "format=csv", "from=2026-11-01&to=2026-11-30&key=" + other, "from=2026-01-02&to=2026-01-01", "key=" + unknownID} {
 		c.do("GET", "/admin/usage?"+query, "", good...)

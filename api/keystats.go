@@ -21,11 +21,31 @@ type StatsView struct {
 	Held          int64 `json:"held"`
 	RequestsToday int64 `json:"requests_today"`
 	RequestsMonth int64 `json:"requests_month"`
+
+	TariffDistribution map[string]TariffShare `json:"tariff_distribution" doc:"The active keys by the name of their tariff; custom: none, but a limit of their own; default: neither."`
+}
+
+// TariffShare is the active keys of one tariff.
+type TariffShare struct {
+	Count       int64 `json:"count"`
+	TotalTokens int64 `json:"total_tokens" doc:"Sum of their limits per month, at most the largest 64-bit integer."`
+	AvgTokens   int64 `json:"avg_tokens" doc:"Rounded down."`
+}
+
+// shareOf names the share that a key is counted in.
+func shareOf(k *KeyView) string {
+	switch {
+	case k.Tariff != nil:
+		return *k.Tariff
+	case k.LimitSource == sourceOwn:
+		return "custom"
+	}
+	return "default"
 }
 
 // Stats sums up keys.
 func Stats(keys []KeyView) StatsView {
-	var s StatsView
+	s := StatsView{TariffDistribution: map[string]TariffShare{}}
 	for i := range keys {
 		k := &keys[i]
 		s.TotalKeys++
@@ -51,6 +71,11 @@ func Stats(keys []KeyView) StatsView {
 		s.MaxTokens = max(s.MaxTokens, k.Limit)
 		s.ActiveKeys++
 		s.TotalTokens = addCapped(s.TotalTokens, k.Limit)
+		share := s.TariffDistribution[shareOf(k)]
+		share.Count++
+		share.TotalTokens = addCapped(share.TotalTokens, k.Limit)
+		share.AvgTokens = share.TotalTokens / share.Count
+		s.TariffDistribution[shareOf(k)] = share
 	}
 	if s.ActiveKeys > 0 {
 		s.AvgTokens = s.TotalTokens / s.ActiveKeys
@@ -67,26 +92,26 @@ func addCapped(a, b int64) int64 {
 	return a + b
 }
 
-// TariffView is one tariff and how many active keys have it.
-type TariffView struct {
+// TariffSize is one size of tariff, named or not, and how many active keys have it.
+type TariffSize struct {
 	Limit   int64 `json:"limit" doc:"Tokens per UTC month."`
-	Keys    int64 `json:"keys" doc:"Active keys with this tariff."`
+	Keys    int64 `json:"keys" doc:"Active keys with this limit, by whatever name."`
 	Default bool  `json:"default" doc:"Whether keys have it that set none of their own."`
 }
 
-// Tariffs counts the active keys by tariff, smallest first. The default is in
-// it without any key too.
-func (d Defaults) Tariffs(keys []KeyView) []TariffView {
+// Sizes counts the active keys by the size of their tariff, smallest first. The
+// default is in it without any key too.
+func (d Defaults) Sizes(keys []KeyView) []TariffSize {
 	count := map[int64]int64{d.Tariff: 0}
 	for i := range keys {
 		if keys[i].State == StateActive {
 			count[keys[i].Limit]++
 		}
 	}
-	list := make([]TariffView, 0, len(count))
+	list := make([]TariffSize, 0, len(count))
 	for limit, n := range count {
-		list = append(list, TariffView{Limit: limit, Keys: n, Default: limit == d.Tariff})
+		list = append(list, TariffSize{Limit: limit, Keys: n, Default: limit == d.Tariff})
 	}
-	slices.SortFunc(list, func(x, y TariffView) int { return cmp.Compare(x.Limit, y.Limit) })
+	slices.SortFunc(list, func(x, y TariffSize) int { return cmp.Compare(x.Limit, y.Limit) })
 	return list
 }

@@ -26,29 +26,60 @@ type Defaults struct {
 	Concurrent      int64         // requests that run at once, 0: no such limit
 }
 
-// LimitsView is what bounds a key: its own figures, else the gateway's defaults.
+// LimitsView is what bounds a key: its own figures, else its tariff's, else the
+// gateway's defaults.
 type LimitsView struct {
-	Limit      int64 `json:"limit" doc:"Tokens per UTC month by tariff."`
-	Daily      int64 `json:"daily" doc:"Tokens per UTC day."`
-	Monthly    int64 `json:"monthly" doc:"Tokens per UTC month."`
-	RPM        int64 `json:"rpm" doc:"Requests per minute of its own; 0: the gateway's window applies."`
-	TPM        int64 `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
-	Concurrent int64 `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
+	Tariff      *string `json:"tariff" doc:"Name of the key's tariff; null: none."`
+	Limit       int64   `json:"limit" doc:"Tokens per UTC month by tariff."`
+	LimitSource string  `json:"limit_source" enum:"own,tariff,default" doc:"Whose figure limit is."`
+	Daily       int64   `json:"daily" doc:"Tokens per UTC day."`
+	Monthly     int64   `json:"monthly" doc:"Tokens per UTC month."`
+	RPM         int64   `json:"rpm" doc:"Requests per minute of its own; 0: the gateway's window applies."`
+	TPM         int64   `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
+	Concurrent  int64   `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
+	Budget      *string `json:"budget" doc:"Money per UTC month, in units of the books' currency; null: no such budget." example:"25.5"`
 }
+
+// Whose figure a limit is.
+const (
+	sourceOwn     = "own"
+	sourceTariff  = "tariff"
+	sourceDefault = "default"
+)
 
 // Limits are those that apply to a key.
 func (d Defaults) Limits(k billing.Key) LimitsView {
 	own := k.Limits()
 	rpm, tpm, concurrent := k.Rates()
-	return LimitsView{
-		Limit:   cmp.Or(own.Tariff, d.Tariff),
+	v := LimitsView{
+		Limit: cmp.Or(own.Tariff, d.Tariff), LimitSource: sourceDefault,
 		Daily:   cmp.Or(own.Daily, d.Daily),
 		Monthly: cmp.Or(own.Monthly, d.Monthly),
 		RPM:     rpm,
 
 		TPM:        cmp.Or(tpm, d.TokensPerMinute),
 		Concurrent: cmp.Or(concurrent, d.Concurrent),
+		Budget:     amount(own.Money),
 	}
+	switch {
+	case k.Own.Tariff > 0:
+		v.LimitSource = sourceOwn
+	case k.Plan != nil:
+		v.LimitSource = sourceTariff
+	}
+	if k.Plan != nil {
+		v.Tariff = &k.Plan.Name
+	}
+	return v
+}
+
+// amount is money in a document, null for none.
+func amount(nano int64) *string {
+	if nano <= 0 {
+		return nil
+	}
+	text := billing.Money(nano).String()
+	return &text
 }
 
 // CreatedKey is the document of a new key, the only one that shows a secret.
@@ -58,7 +89,7 @@ type CreatedKey struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 	LimitsView
-	Models    []string   `json:"models" doc:"Allowed models; empty: all."`
+	Models    []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
 	ExpiresAt *time.Time `json:"expires_at" doc:"null: never."`
 	CreatedAt *time.Time `json:"created_at"`
 }
@@ -98,7 +129,8 @@ type KeyView struct {
 	Held          int64      `json:"held" doc:"Tokens held by requests that are running."`
 	RequestsToday int64      `json:"requests_today"`
 	RequestsMonth int64      `json:"requests_month"`
-	Models        []string   `json:"models" doc:"Allowed models; empty: all."`
+	LastUsedAt    *time.Time `json:"last_used_at" doc:"When its newest charge was posted; null: it was never used."`
+	Models        []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
 	CreatedAt     *time.Time `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at" doc:"null: never."`
 	BlockedAt     *time.Time `json:"blocked_at" doc:"null: it is not blocked."`
@@ -113,7 +145,7 @@ func (d Defaults) Key(k *billing.KeyUsage, now time.Time) KeyView {
 		LimitsView: d.Limits(k.Key),
 		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, Held: k.Held,
 		RequestsToday: k.RequestsToday, RequestsMonth: k.RequestsMonth,
-		Models:    modelsOf(k.Key),
+		LastUsedAt: Moment(k.LastUsed), Models: modelsOf(k.Key),
 		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt),
 		BlockedAt: Moment(k.BlockedAt), RevokedAt: Moment(k.RevokedAt),
 	}
@@ -145,17 +177,30 @@ func Blocked(k billing.Key, now time.Time) BlockedKey {
 	return BlockedKey{ID: k.ID, Name: k.Name, State: StateOf(k, now), BlockedAt: Moment(k.BlockedAt)}
 }
 
-// ChangedLimits is the document of a change of limits.
-type ChangedLimits struct {
-	ID   string     `json:"id"`
-	Name string     `json:"name"`
-	Old  LimitsView `json:"old"`
-	New  LimitsView `json:"new"`
+// KeyTerms are what can be changed of a key.
+type KeyTerms struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	LimitsView
+	Models    []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
+	ExpiresAt *time.Time `json:"expires_at" doc:"null: never."`
+}
+
+// ChangedKey is the document of a change of a key.
+type ChangedKey struct {
+	ID   string   `json:"id"`
+	Name string   `json:"name"`
+	Old  KeyTerms `json:"old"`
+	New  KeyTerms `json:"new"`
 }
 
 // Changed is the document of a key before and after a change.
-func (d Defaults) Changed(before, after billing.Key) ChangedLimits {
-	return ChangedLimits{ID: after.ID, Name: after.Name, Old: d.Limits(before), New: d.Limits(after)}
+func (d Defaults) Changed(before, after billing.Key) ChangedKey {
+	return ChangedKey{ID: after.ID, Name: after.Name, Old: d.terms(before), New: d.terms(after)}
+}
+
+func (d Defaults) terms(k billing.Key) KeyTerms {
+	return KeyTerms{Name: k.Name, Description: k.Description, LimitsView: d.Limits(k), Models: modelsOf(k), ExpiresAt: Moment(k.ExpiresAt)}
 }
 
 // modelsOf is never nil: a list in every document, for those who count it.

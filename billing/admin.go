@@ -17,6 +17,7 @@ type KeyUsage struct {
 	Held                 int64 // in open holds, whatever their period
 	RequestsToday        int64
 	RequestsMonth        int64
+	LastUsed             time.Time // when the newest charge was posted; zero = never
 }
 
 // Admin is the operator's side of the books. It works on the database beside a
@@ -98,8 +99,29 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 			u.UsedToday, u.UsedMonth, u.Held, u.RequestsToday, u.RequestsMonth = f.Today, f.Month, f.Held, f.ReqsDay, f.ReqsMonth
 		}
 	}
+	var used []struct {
+		KeyID string
+		Last  int64
+	}
+	err = db.Raw(lastUses).Scan(&used).Error
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	for _, u := range used {
+		if i, ok := at[u.KeyID]; ok {
+			list[i].LastUsed = instant(u.Last)
+		}
+	}
 	return list, nil
 }
+
+// lastUses reads when the newest charge of each key was posted. A charge is of the
+// day of its admission, and no request lasts a day: the newest is among those of
+// the last two days that have any, at the end of their entries in the index.
+const lastUses = `SELECT keys.id AS key_id, (SELECT max(last) FROM (SELECT
+			(SELECT max(settled_at) FROM charges WHERE charges.key_id = newest.key_id AND charges.day = newest.day) AS last
+		FROM (SELECT key_id, day FROM accounts WHERE accounts.key_id = keys.id AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest) AS lasts) AS last
+	FROM keys WHERE EXISTS (SELECT 1 FROM accounts WHERE accounts.key_id = keys.id AND requests > 0)`
 
 // Find returns a key by its public id or by the secret itself, revoked and
 // expired ones included. ErrUnknownKey.

@@ -8,12 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"gorm.io/gorm"
 )
 
 // Change is what an operator changed, as the books remember it.
 type Change struct {
-	ID      string          // a UUIDv7; ids sort by time
+	ID      string          // a UUIDv7; ids are in the order of the changes
 	At      time.Time       // UTC, whole microseconds
 	Actor   string          // who, as Options.Actor says
 	Action  string          // the command that does the same, such as "set-limit"
@@ -26,13 +27,17 @@ const unknownActor = "unknown"
 
 // Actions of changes, in the words of the commands.
 const (
-	actionCreate  = "create-key"
-	actionRevoke  = "revoke-key"
-	actionRotate  = "rotate-key"
-	actionExpire  = "expire-key"
-	actionLimits  = "set-limit"
-	actionBlock   = "block-key"
-	actionUnblock = "unblock-key"
+	actionCreate       = "create-key"
+	actionRevoke       = "revoke-key"
+	actionRotate       = "rotate-key"
+	actionExpire       = "expire-key"
+	actionModels       = "set-models"
+	actionSetKey       = "set-key"
+	actionLimits       = "set-limit"
+	actionBlock        = "block-key"
+	actionUnblock      = "unblock-key"
+	actionSetTariff    = "set-tariff"
+	actionRemoveTariff = "remove-tariff"
 )
 
 // Changes in one answer.
@@ -54,10 +59,15 @@ type changeRow struct {
 // TableName is read by GORM.
 func (changeRow) TableName() string { return "changes" }
 
-// recordChange remembers a change in the transaction that makes it. Detail is
-// written as JSON; it must hold no secret.
+// recordChange remembers a change in the transaction that makes it, after its
+// nextRev: so ids are in the order of the commits. Detail is written as JSON; it
+// must hold no secret.
 func recordChange(tx *gorm.DB, at time.Time, actor, action, subject string, detail any) error {
-	id, err := newChangeID(at)
+	var last string
+	if err := tx.Raw("SELECT COALESCE(max(id), '') FROM changes").Scan(&last).Error; err != nil {
+		return err
+	}
+	id, err := newChangeID(at, last)
 	if err != nil {
 		return err
 	}
@@ -73,16 +83,20 @@ func recordChange(tx *gorm.DB, at time.Time, actor, action, subject string, deta
 	}).Error
 }
 
-// newChangeID mints a UUIDv7 with the microseconds in its twelve bits after the
-// version (RFC 9562, section 6.2, method 3): several changes in a millisecond
-// keep their order.
-func newChangeID(at time.Time) (string, error) {
+// newChangeID mints a UUIDv7 that is above the last one, whatever the clock does.
+func newChangeID(at time.Time, last string) (string, error) {
 	id, err := newUUID(at)
-	if err != nil {
+	if err != nil || id.String() > last {
+		return id.String(), err
+	}
+	if id, err = uuid.Parse(last); err != nil {
 		return "", err
 	}
-	fraction := uint16(max(at.UnixMicro(), 0) % 1000 * 4096 / 1000)
-	id[6], id[7] = 0x70|byte(fraction>>8), byte(fraction) //nolint:gosec // four bits and eight
+	for i := len(id) - 1; i >= 0; i-- {
+		if id[i]++; id[i] != 0 {
+			break
+		}
+	}
 	return id.String(), nil
 }
 
@@ -188,14 +202,14 @@ func (a *Admin) Changes(ctx context.Context, q ChangeQuery) ([]Change, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list changes: %w: a day is written 2006-01-02", ErrInvalid)
 		}
-		db = db.Where("id >= ?", idFloor(day))
+		db = db.Where("at >= ?", micros(day))
 	}
 	if q.To != "" {
 		day, err := parseDay(q.To)
 		if err != nil {
 			return nil, fmt.Errorf("list changes: %w: a day is written 2006-01-02", ErrInvalid)
 		}
-		db = db.Where("id < ?", idFloor(day.AddDate(0, 0, 1)))
+		db = db.Where("at < ?", micros(day.AddDate(0, 0, 1)))
 	}
 	if q.After != "" {
 		db = db.Where("id < ?", q.After)

@@ -172,19 +172,24 @@ func testAChangeAndItsRecordAreOne(t *testing.T, at home) {
 		t.Errorf("%v, and %d rows after a change that was undone, want 1", err, number(t, db, rows))
 	}
 	execSQL(t, db, "ALTER TABLE changes RENAME TO elsewhere")
-	five := int64(5)
+	five, text := int64(5), "another"
 	calls := map[string]func() error{
-		"create": func() error { _, _, err := a.CreateKey(ctx, NewKey{}); return err },
-		"limits": func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Daily: &five}); return err },
-		"expire": func() error { _, err := a.Expire(ctx, k.ID, time.Now().Add(time.Hour)); return err },
-		"rotate": func() error { _, err := a.Rotate(ctx, k.ID, time.Hour); return err },
-		"block":  func() error { _, err := a.Block(ctx, k.ID); return err },
-		"revoke": func() error { _, err := a.Revoke(ctx, k.ID); return err },
+		"create":        func() error { _, _, err := a.CreateKey(ctx, NewKey{}); return err },
+		"limits":        func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Daily: &five}); return err },
+		"expire":        func() error { _, err := a.Expire(ctx, k.ID, time.Now().Add(time.Hour)); return err },
+		"rotate":        func() error { _, err := a.Rotate(ctx, k.ID, time.Hour); return err },
+		"block":         func() error { _, err := a.Block(ctx, k.ID); return err },
+		"set tariff":    func() error { _, _, err := a.SetTariff(ctx, "basic", TariffChange{Description: &text}); return err },
+		"remove tariff": func() error { _, err := a.RemoveTariff(ctx, "basic"); return err },
+		"revoke":        func() error { _, err := a.Revoke(ctx, k.ID); return err },
 	}
 	for name, call := range calls {
 		if call() == nil {
 			t.Errorf("%s went without its record", name)
 		}
+	}
+	if n := number(t, db, "SELECT count(*) FROM tariffs WHERE name = 'basic' AND description = 'Basic plan'"); n != 1 {
+		t.Error("the tariff was changed")
 	}
 	keys, err := a.Keys(ctx)
 	if err != nil || len(keys) != 1 {

@@ -123,6 +123,12 @@ func suite() []part {
 		{"ReportsEndWithTheirContext", testReportsEndWithTheirContext},
 		{"AReportIsOfOneInstant", testAReportIsOfOneInstant},
 		{"ABlockedKeyIsKeptOut", testABlockedKeyIsKeptOut},
+		{"TariffsAreNamedLimits", testTariffsAreNamedLimits},
+		{"ATariffIsGivenAndTakenAway", testATariffIsGivenAndTakenAway},
+		{"ATariffReachesAnOpenBook", testATariffReachesAnOpenBook},
+		{"ModelsCanBeChanged", testModelsCanBeChanged},
+		{"TextsAndExpiryCanBeChanged", testTextsAndExpiryCanBeChanged},
+		{"LastUseOfKeys", testLastUseOfKeys},
 		{"EachChangeLeavesOneRow", testEachChangeLeavesOneRow},
 		{"AChangeAndItsRecordAreOne", testAChangeAndItsRecordAreOne},
 	}

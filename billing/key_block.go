@@ -9,7 +9,7 @@ import (
 // stay as they are. Blocking twice changes nothing. Errors: ErrUnknownKey;
 // ErrRevokedKey for a key that is out for good.
 func (a *Admin) Block(ctx context.Context, ref string) (Key, error) {
-	_, now, err := a.change(ctx, ref, actionBlock, func(k Key) (map[string]any, error) {
+	_, now, err := a.change(ctx, ref, actionBlock, func(k Key, _ tariffs) (map[string]any, error) {
 		switch {
 		case !k.RevokedAt.IsZero():
 			return nil, ErrRevokedKey
@@ -27,7 +27,7 @@ func (a *Admin) Block(ctx context.Context, ref string) (Key, error) {
 // Unblock lets a blocked key in again; one that is not blocked stays as it is.
 // Errors: ErrUnknownKey; ErrRevokedKey: a revocation is never undone.
 func (a *Admin) Unblock(ctx context.Context, ref string) (Key, error) {
-	_, now, err := a.change(ctx, ref, actionUnblock, func(k Key) (map[string]any, error) {
+	_, now, err := a.change(ctx, ref, actionUnblock, func(k Key, _ tariffs) (map[string]any, error) {
 		switch {
 		case !k.RevokedAt.IsZero():
 			return nil, ErrRevokedKey

@@ -11,22 +11,37 @@ import (
 )
 
 // LimitChange changes what is not nil; values are > 0. Clear takes limits of the
-// key's own away, by the names of LimitNames: then the gateway's default applies,
-// or none where it has none.
+// key's own away, by the names of LimitNames: then its plan's apply, else the
+// gateway's default, or none where it has none. Plan is the name of a tariff, in
+// any case, and "" for none: a key that gets one loses its own tariff limit, where
+// none is given beside it.
 type LimitChange struct {
 	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
+	Money                                        *int64 // nano-units per calendar month
+	Plan                                         *string
 	Clear                                        []string
 }
 
 // LimitNames are the limits that a key can have of its own.
 func LimitNames() []string {
-	return []string{"tariff", "daily", "monthly", "rpm", "tpm", "concurrent"}
+	return []string{"tariff", "daily", "monthly", "rpm", "tpm", "concurrent", "money"}
 }
 
-// columns are what changes, by the names of LimitNames. ErrInvalid.
-func (c LimitChange) columns() (map[string]any, error) {
+// values are what is to be set, in the order of LimitNames.
+func (c *LimitChange) values() []*int64 {
+	return []*int64{c.Tariff, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent, c.Money}
+}
+
+// given says whether there is anything to change.
+func (c *LimitChange) given() bool {
+	return c.Plan != nil || len(c.Clear) > 0 || slices.ContainsFunc(c.values(), func(v *int64) bool { return v != nil })
+}
+
+// columns are what changes; those of limits have the names of LimitNames. Errors:
+// ErrInvalid, ErrUnknownTariff.
+func (c *LimitChange) columns(plans tariffs) (map[string]any, error) {
 	set := map[string]any{}
-	for i, v := range []*int64{c.Tariff, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent} {
+	for i, v := range c.values() {
 		if v == nil {
 			continue
 		}
@@ -44,20 +59,36 @@ func (c LimitChange) columns() (map[string]any, error) {
 		}
 		set[name] = int64(0) // "none of its own"
 	}
-	if len(set) == 0 {
+	if !c.given() {
 		return nil, fmt.Errorf("%w: nothing to change", ErrInvalid)
+	}
+	if c.Plan == nil {
+		return set, nil
+	}
+	if set["plan"] = ""; *c.Plan != "" {
+		plan, err := plans.find(*c.Plan)
+		if err != nil {
+			return nil, err
+		}
+		set["plan"] = plan.Name
+		if c.Tariff == nil {
+			set["tariff"] = int64(0)
+		}
 	}
 	return set, nil
 }
 
-// SetLimits changes a key's own limits and returns the key before and after.
-// Errors: ErrUnknownKey; ErrInvalid for a value <= 0, a limit that is none or is
-// both set and cleared, or no change at all.
+// SetLimits changes a key's own limits and its tariff, and returns the key before
+// and after. Errors: ErrUnknownKey; ErrUnknownTariff; ErrRevokedKey: what is over
+// stays as it was; ErrInvalid for a value <= 0, a limit that is none or is both set
+// and cleared, or no change at all.
 func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
-	set, err := c.columns()
-	if err == nil {
-		old, now, err = a.change(ctx, ref, actionLimits, func(Key) (map[string]any, error) { return set, nil })
-	}
+	old, now, err = a.change(ctx, ref, actionLimits, func(k Key, plans tariffs) (map[string]any, error) {
+		if !k.RevokedAt.IsZero() {
+			return nil, ErrRevokedKey
+		}
+		return c.columns(plans)
+	})
 	if err != nil {
 		return Key{}, Key{}, fmt.Errorf("set limits: %w", err)
 	}
@@ -67,7 +98,7 @@ func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, 
 // Revoke ends a key for good; the row stays as a tombstone, so that importing
 // its secret again does not bring it back. Revoking twice changes nothing.
 func (a *Admin) Revoke(ctx context.Context, ref string) (Key, error) {
-	_, now, err := a.change(ctx, ref, actionRevoke, func(k Key) (map[string]any, error) {
+	_, now, err := a.change(ctx, ref, actionRevoke, func(k Key, _ tariffs) (map[string]any, error) {
 		if !k.RevokedAt.IsZero() {
 			return nil, nil
 		}
@@ -85,7 +116,7 @@ func (a *Admin) Expire(ctx context.Context, ref string, at time.Time) (Key, erro
 	if at.IsZero() {
 		return Key{}, fmt.Errorf("expire key: %w: no time", ErrInvalid)
 	}
-	_, now, err := a.change(ctx, ref, actionExpire, func(Key) (map[string]any, error) {
+	_, now, err := a.change(ctx, ref, actionExpire, func(Key, tariffs) (map[string]any, error) {
 		return map[string]any{"expires_at": micros(at)}, nil
 	})
 	if err != nil {
@@ -94,12 +125,19 @@ func (a *Admin) Expire(ctx context.Context, ref string, at time.Time) (Key, erro
 	return now, nil
 }
 
+// keyEdit says what to change of a key; nothing = leave it.
+type keyEdit func(k Key, plans tariffs) (map[string]any, error)
+
 // change updates columns of one key under a new revision, and records what is
-// another than before; no columns = leave it.
-func (a *Admin) change(ctx context.Context, ref, action string, columns func(Key) (map[string]any, error)) (old, now Key, err error) {
+// another than before.
+func (a *Admin) change(ctx context.Context, ref, action string, columns keyEdit) (old, now Key, err error) {
 	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
 		row, err := a.row(a.store.locking(tx), ref)
 		if err != nil {
+			return err
+		}
+		// Nobody removes a tariff between the look at it and the change.
+		if err := lockKeys(tx); err != nil {
 			return err
 		}
 		plans, err := loadTariffs(tx)
@@ -110,7 +148,7 @@ func (a *Admin) change(ctx context.Context, ref, action string, columns func(Key
 			return err
 		}
 		now = old
-		set, err := columns(old)
+		set, err := columns(old, plans)
 		if err != nil || len(set) == 0 {
 			return err
 		}

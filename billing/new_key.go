@@ -9,7 +9,8 @@ import (
 )
 
 // NewKey describes a key to create. Limits are > 0 where given; 0 is the
-// gateway's default for Limits and RPM, none for TPM and Concurrent.
+// plan's, else the gateway's default for Limits and RPM, none for TPM, Concurrent
+// and Limits.Money.
 type NewKey struct {
 	Name, Description string
 	Limits            Limits
@@ -24,7 +25,7 @@ type NewKey struct {
 
 // CreateKey makes a key and returns its secret, which is stored nowhere and
 // cannot be shown again. ErrInvalid: a negative limit, an expiry in the past,
-// or a text that cannot be stored.
+// or a text that cannot be stored. ErrUnknownTariff.
 func (a *Admin) CreateKey(ctx context.Context, n NewKey) (Key, string, error) {
 	k, secret, _, err := a.create(ctx, n, false)
 	return k, secret, err
@@ -69,8 +70,8 @@ func (a *Admin) create(ctx context.Context, n NewKey, first bool) (k Key, secret
 			if err != nil {
 				return err
 			}
-			if k.Plan = plans[n.Plan]; k.Plan == nil {
-				return ErrUnknownTariff
+			if k.Plan, err = plans.find(n.Plan); err != nil {
+				return err
 			}
 		}
 		if err := addKey(tx, k, a.digests, secret); err != nil {
@@ -93,10 +94,10 @@ func (n *NewKey) validate(now time.Time) error {
 	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(now) {
 		return fmt.Errorf("%w: the expiry is in the past", ErrInvalid)
 	}
-	for _, text := range append([]string{n.Name, n.Description, n.Origin}, n.Models...) {
+	for _, text := range []string{n.Name, n.Description, n.Origin} {
 		if storable(text) != text {
 			return fmt.Errorf("%w: a text is not UTF-8, or has a zero byte", ErrInvalid)
 		}
 	}
-	return nil
+	return checkModels(n.Models)
 }

@@ -83,6 +83,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	for _, group := range []cobra.Group{
 		{ID: groupGateway, Title: "Gateway:"},
 		{ID: groupKeys, Title: "Keys:"},
+		{ID: groupTariffs, Title: "Tariffs:"},
 		{ID: groupBooks, Title: "Books:"},
 	} {
 		root.AddGroup(&group)
@@ -90,6 +91,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	addGroup(root, groupGateway, newUpCommand(a), newServeCommand(a), newEnvoyCommand(a), newEnvoyConfigCommand(a), newCheckCommand(a), newHealthcheckCommand(a))
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
 		newSetLimitCommand(a), newRotateKeyCommand(a), newBlockKeyCommand(a), newUnblockKeyCommand(a), newRevokeKeyCommand(a))
+	addGroup(root, groupTariffs, newListTariffsCommand(a), newSetTariffCommand(a), newRemoveTariffCommand(a))
 	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a),
 		newBackupCommand(a), newRestoreCommand(a))
 	return root
@@ -98,6 +100,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 const (
 	groupGateway = "gateway"
 	groupKeys    = "keys"
+	groupTariffs = "tariffs"
 	groupBooks   = "books"
 )
 
