@@ -86,6 +86,7 @@ func newAdmin(o AdminOptions) *admin {
 	})
 	a.keyRoutes()
 	a.tariffRoutes()
+	a.changeRoutes()
 	a.reportRoutes()
 	document, err := json.Marshal(a.contract.OpenAPI())
 	if err != nil {

@@ -43,6 +43,7 @@ func TestContract_admin(t *testing.T) {
 		"GET /admin/audit":              ``,
 		"GET /admin/limits":             ``,
 		"GET " + adminTariffs:           ``,
+		"GET " + adminChanges:           ``,
 		"PUT " + adminTariff:            `{"limit":7,"budget":"1.5"}`,
 		"DELETE " + adminTariff:         ``,
 	}
@@ -104,6 +105,9 @@ func TestContract_admin(t *testing.T) {
 	}
 	for _, query := range []string{"limit=1", "state=revoked", "state=expired", "state=blocked", "after=" + url.QueryEscape(id)} {
 		c.do("GET", adminKeys+"?"+query, "", good...)
+	}
+	for _, query := range []string{"limit=1", "key=" + id, "tariff=firm", "from=2026-11-01&to=2026-11-30", "from=2026-11-25", "key=" + id + "&tariff=firm", "after=x"} {
+		c.do("GET", adminChanges+"?"+query, "", good...)
 	}
 	a.failures.SetLimit(0)
 	a.failures.SetBurst(0)

@@ -120,6 +120,12 @@ func TestAdmin_refusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"GET", "/admin/usage?format=xml", "", 400, "format"},
 		{"GET", "/admin/usage?key=" + unknownID, "", 404, "key"},
 		{"GET", "/admin/stats?x=1", "", 400, "x"},
+		{"GET", adminChanges + "?limit=1001", "", 400, "limit"},
+		{"GET", adminChanges + "?after=x", "", 400, "after"},
+		{"GET", adminChanges + "?key=sk-lgw_secret", "", 400, "key"},
+		{"GET", adminChanges + "?from=2026-11-02&to=2026-11-01", "", 400, "from"},
+		{"GET", adminChanges + "?key=" + unknownID + "&tariff=basic", "", 400, "tariff"},
+		{"POST", adminChanges, "", 405, ""},
 	} {
 		w := o.send(c.method, c.target, c.body)
 		report := wantReport(t, w)
@@ -182,6 +188,7 @@ func TestAdmin_booksAway(t *testing.T) {
 		{"GET", "/admin/stats", ""},
 		{"GET", "/admin/audit", ""},
 		{"GET", adminTariffs, ""},
+		{"GET", adminChanges, ""},
 		{"PUT", adminTariffs + "/team", `{"limit":1}`},
 		{"DELETE", adminTariffs + "/basic", ""},
 	} {

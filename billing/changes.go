@@ -43,7 +43,7 @@ const (
 // Changes in one answer.
 const (
 	defaultChanges = 100
-	maxChanges     = 1000
+	maxChanges     = 1001 // a page of the API and one more
 )
 
 // changeRow is a row of the table changes.
@@ -177,7 +177,7 @@ type ChangeQuery struct {
 	Subject  string // id of a key, or name of what was changed; "" = all
 	From, To string // UTC days, inclusive
 	After    string // only changes older than the one with this id
-	Limit    int    // at most so many, 1 to 1000; 0 = 100
+	Limit    int    // at most so many, 1 to 1001; 0 = 100
 }
 
 // Changes lists what operators changed, newest first. Rotations are listed for

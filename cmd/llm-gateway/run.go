@@ -90,9 +90,9 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	}
 	addGroup(root, groupGateway, newUpCommand(a), newServeCommand(a), newEnvoyCommand(a), newEnvoyConfigCommand(a), newCheckCommand(a), newHealthcheckCommand(a))
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
-		newSetLimitCommand(a), newRotateKeyCommand(a), newBlockKeyCommand(a), newUnblockKeyCommand(a), newRevokeKeyCommand(a))
+		newSetLimitCommand(a), newSetModelsCommand(a), newSetKeyCommand(a), newRotateKeyCommand(a), newBlockKeyCommand(a), newUnblockKeyCommand(a), newRevokeKeyCommand(a))
 	addGroup(root, groupTariffs, newListTariffsCommand(a), newSetTariffCommand(a), newRemoveTariffCommand(a))
-	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a),
+	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newHistoryCommand(a), newAuditCommand(a),
 		newBackupCommand(a), newRestoreCommand(a))
 	return root
 }

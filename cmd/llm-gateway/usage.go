@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -75,15 +74,7 @@ func checkUsageQuery(q *billing.UsageQuery) error {
 		return usagef("--by: write one or more of day, key, model, separated by commas")
 	}
 	q.By = by
-	for name, day := range map[string]string{"from": q.From, "to": q.To} {
-		if _, err := time.Parse(time.DateOnly, day); err != nil && day != "" {
-			return usagef("--%s: write a day such as 2026-11-30", name)
-		}
-	}
-	if q.From != "" && q.To != "" && q.From > q.To {
-		return usagef("--from is after --to")
-	}
-	return nil
+	return checkDays(q.From, q.To)
 }
 
 func (a *app) printUsage(t billing.UsageTable, by []string) error {
