@@ -13,12 +13,11 @@ const adminChanges = "/admin/changes"
 
 type (
 	changeFilter struct {
-		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most changes in the answer."`
-		After  string `query:"after" pattern:"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" doc:"Only changes after this id in the list, which are older."`
-		Key    string `query:"key" pattern:"^key_[0-9a-hjkmnp-tv-z]{26}$" doc:"Only of this key; of a rotation either key will do. Not together with tariff."`
-		Tariff string `query:"tariff" pattern:"^[a-z0-9][a-z0-9-]{0,63}$" doc:"Only of the tariff of this name."`
-		From   string `query:"from" format:"date" doc:"First UTC day."`
-		To     string `query:"to" format:"date" doc:"Last UTC day, inclusive."`
+		Limit   int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Most changes in the answer."`
+		After   string `query:"after" pattern:"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" doc:"Only changes after this id in the list, which are older."`
+		Subject string `query:"subject" maxLength:"256" pattern:"^[^\\x00-\\x1f\\x7f-\\x9f]+$" doc:"Only of this: the id of a key, of a rotation either one, or the name of a tariff."`
+		From    string `query:"from" format:"date" doc:"First UTC day."`
+		To      string `query:"to" format:"date" doc:"Last UTC day, inclusive."`
 	}
 	// ChangePage is a part of the list of changes.
 	ChangePage struct {
@@ -34,14 +33,11 @@ func (a *admin) changeRoutes() {
 }
 
 func (a *admin) listChanges(ctx context.Context, in *changeFilter) (*body[ChangePage], error) {
-	switch {
-	case in.Key != "" && in.Tariff != "":
-		return nil, fail(http.StatusBadRequest, codeInvalidValue, "Give key or tariff, not both.").about("tariff")
-	case in.From != "" && in.To != "" && in.From > in.To:
+	if in.From != "" && in.To != "" && in.From > in.To {
 		return nil, fail(http.StatusBadRequest, codeInvalidValue, "from is after to.").about("from")
 	}
 	list, err := a.Books.Changes(ctx, billing.ChangeQuery{
-		Subject: in.Key + in.Tariff, From: in.From, To: in.To, After: in.After, Limit: in.Limit + 1, // one more says that there is more
+		Subject: in.Subject, From: in.From, To: in.To, After: in.After, Limit: in.Limit + 1, // one more says that there is more
 	})
 	if err != nil {
 		return nil, a.broken("list changes", err)

@@ -32,16 +32,16 @@ func TestAdmin_changesInPages(t *testing.T) {
 	if got := strings.Join(actions, " "); pages != 3 || got != "revoke-key set-tariff rotate-key unblock-key block-key set-limit create-key" {
 		t.Errorf("%d pages: %s", pages, got)
 	}
-	change := asMap(o.want(200, "GET", adminChanges+"?key="+id, "")["changes"].([]any)[4])
+	change := asMap(o.want(200, "GET", adminChanges+"?subject="+id, "")["changes"].([]any)[4])
 	if change["actor"] != "unknown" || change["subject"] != id || change["at"] != "2026-11-24T10:00:00Z" ||
 		asJSON(t, change["detail"]) != `{"after":{"daily":5},"before":{"daily":null}}` {
 		t.Errorf("a change is %v", change)
 	}
-	born := o.want(200, "GET", adminChanges+"?key="+fresh["id"].(string), "")["changes"].([]any)
+	born := o.want(200, "GET", adminChanges+"?subject="+fresh["id"].(string), "")["changes"].([]any)
 	if len(born) != 1 || asMap(asMap(born[0])["detail"])["new_key"] != fresh["id"] {
 		t.Errorf("of the new key: %v", born)
 	}
-	for query, n := range map[string]int{"tariff=team": 1, "from=2026-11-25": 0, "to=2026-11-23": 0, "from=2026-11-24&to=2026-11-24": 7, "key=" + unknownID: 0, "limit=7": 7} {
+	for query, n := range map[string]int{"subject=team": 1, "from=2026-11-25": 0, "to=2026-11-23": 0, "from=2026-11-24&to=2026-11-24": 7, "subject=" + unknownID: 0, "limit=7": 7} {
 		if page := o.want(200, "GET", adminChanges+"?"+query, ""); len(page["changes"].([]any)) != n || page["next"] != nil {
 			t.Errorf("%s: %v", query, page)
 		}

@@ -96,6 +96,8 @@ func TestContract_admin(t *testing.T) {
 	c.do("GET", adminKeys+"/"+id, "", good...)
 	c.do("DELETE", adminTariffs+"/firm", "", good...)
 	c.do("PATCH", adminKeys+"/"+id, `{"tariff":null}`, good...)
+	c.do("PUT", adminTariffs+"/none", `{"limit":7}`, good...)
+	c.do("POST", adminKeys, `{"tariff":"gold"}`, good...)
 	for range 2 {
 		c.do("DELETE", adminTariffs+"/firm", "", good...)
 	}
@@ -106,7 +108,7 @@ func TestContract_admin(t *testing.T) {
 	for _, query := range []string{"limit=1", "state=revoked", "state=expired", "state=blocked", "after=" + url.QueryEscape(id)} {
 		c.do("GET", adminKeys+"?"+query, "", good...)
 	}
-	for _, query := range []string{"limit=1", "key=" + id, "tariff=firm", "from=2026-11-01&to=2026-11-30", "from=2026-11-25", "key=" + id + "&tariff=firm", "after=x"} {
+	for _, query := range []string{"limit=1", "subject=" + id, "subject=firm", "from=2026-11-01&to=2026-11-30", "from=2026-11-25", "after=x"} {
 		c.do("GET", adminChanges+"?"+query, "", good...)
 	}
 	a.failures.SetLimit(0)

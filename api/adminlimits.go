@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ type (
 	ownLimit  struct{ nullable[whole] }
 	ownText   struct{ nullable[string] }
 	ownTime   struct{ nullable[time.Time] }
+	ownMoney  struct{ nullable[money] }
 	ownModels struct{ nullable[[]string] }
 )
 
@@ -50,12 +52,48 @@ func (ownTime) Schema(huma.Registry) *huma.Schema {
 }
 
 // Schema implements [huma.SchemaProvider].
-func (ownModels) Schema(huma.Registry) *huma.Schema {
-	least, most, items := 1, 256, 100
+func (ownMoney) Schema(r huma.Registry) *huma.Schema { return orNull(money("").Schema(r)) }
+
+// Schema implements [huma.SchemaProvider].
+func (ownModels) Schema(r huma.Registry) *huma.Schema { return orNull(modelList{}.Schema(r)) }
+
+// modelList is patterns of models. Each is at most 256 bytes, which the books
+// want, whether they are of ASCII or not.
+type modelList []string
+
+// Schema implements [huma.SchemaProvider].
+func (modelList) Schema(huma.Registry) *huma.Schema {
+	items := 100
 	return &huma.Schema{
-		Type: huma.TypeArray, Nullable: true, MaxItems: &items,
-		Items: &huma.Schema{Type: huma.TypeString, MinLength: &least, MaxLength: &most, Pattern: "^[^\\x00-\\x1f\\x7f-\\x9f]+$"},
+		Type: huma.TypeArray, MaxItems: &items,
+		Items: &huma.Schema{Type: huma.TypeString, Pattern: `^([\x20-\x7e]{1,256}|[^\x00-\x1f\x7f-\x9f]{1,64})$`},
 	}
+}
+
+// money is an amount above 0, below 1,000,000,000 units and with at most nine
+// digits after the point.
+type money string
+
+// Schema implements [huma.SchemaProvider].
+func (money) Schema(huma.Registry) *huma.Schema {
+	below1 := make([]string, 9) // not all of its digits are 0
+	for zeros := range below1 {
+		below1[zeros] = fmt.Sprintf("0{%d}[1-9][0-9]{0,%d}", zeros, 8-zeros)
+	}
+	return &huma.Schema{
+		Type: huma.TypeString, Pattern: `^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.](` + strings.Join(below1, "|") + `))$`,
+		PatternDescription: "an amount above 0 with at most 9 digits before and after the point, such as 25.5",
+	}
+}
+
+// nano is the amount in nano-units; of what the schema lets through it is above
+// 0, of "" it is 0.
+func (m money) nano() int64 {
+	amount, err := billing.ParseMoney(string(m))
+	if err != nil {
+		return 0
+	}
+	return int64(amount)
 }
 
 // text is the value, "" for null, nil where the member is absent.
@@ -79,11 +117,8 @@ func (c *keyChange) change() (change billing.KeyChange, bad error) {
 		Plan: c.Tariff.text(),
 	}
 	if c.Budget.value != nil {
-		money, bad := budget(*c.Budget.value)
-		if bad != nil {
-			return change, bad
-		}
-		l.Money = &money
+		nano := c.Budget.value.nano()
+		l.Money = &nano
 	}
 	some := c.Tariff.given || c.Models.given || c.Name.given || c.Description.given || c.ExpiresAt.given
 	for i, m := range []struct{ given, set bool }{

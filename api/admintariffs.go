@@ -28,7 +28,7 @@ type (
 		RPM         whole  `json:"rpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests per minute; absent: the gateway's window."`
 		TPM         whole  `json:"tpm,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Tokens per minute; absent: the gateway's default."`
 		Concurrent  whole  `json:"concurrent,omitempty" minimum:"1" maximum:"9007199254740991" doc:"Requests that run at once; absent: the gateway's default."`
-		Budget      string `json:"budget,omitempty" pattern:"^[0-9]{1,10}([.][0-9]{1,9})?$" doc:"Money per UTC month, in units of the books' currency; absent: no such budget." example:"25.5"`
+		Budget      money  `json:"budget,omitempty" doc:"Money per UTC month, in units of the books' currency; absent: no such budget." example:"25.5"`
 	}
 	tariffPath struct {
 		Name string `path:"name" pattern:"^[a-z0-9][a-z0-9-]{0,63}$" doc:"Name of the tariff." example:"premium"`
@@ -55,7 +55,7 @@ func (a *admin) tariffRoutes() {
 		OperationID: "set-tariff", Method: http.MethodPut, Path: adminTariff, Summary: "Make a tariff, or put another in its place", Tags: tags,
 		Description: "The tariff is as the body says: what is not in it, it does not have. All keys that have it follow.",
 		Responses:   map[string]*huma.Response{"201": made},
-	}, []int{503}, a.putTariff)
+	}, []int{409, 503}, a.putTariff)
 	describe(a, huma.Operation{
 		OperationID: "remove-tariff", Method: http.MethodDelete, Path: adminTariff, Summary: "Remove a tariff that no key has", Tags: tags,
 		Description: "Revoked keys do not count. The answer shows the tariff as it was.",
@@ -75,14 +75,10 @@ func (a *admin) listTariffs(ctx context.Context, _ *noInput) (*body[TariffList],
 }
 
 func (a *admin) putTariff(ctx context.Context, in *tariffAnd) (*tariffAnswer, error) {
-	money, bad := budget(in.Body.Budget)
-	if bad != nil {
-		return nil, bad
-	}
 	description := strings.TrimSpace(in.Body.Description)
 	change := billing.TariffChange{Description: &description}
 	b, l := &in.Body, &change.Limits
-	for i, given := range []int64{int64(b.Limit), int64(b.Daily), int64(b.Monthly), int64(b.RPM), int64(b.TPM), int64(b.Concurrent), money} {
+	for i, given := range []int64{int64(b.Limit), int64(b.Daily), int64(b.Monthly), int64(b.RPM), int64(b.TPM), int64(b.Concurrent), b.Budget.nano()} {
 		if given == 0 {
 			l.Clear = append(l.Clear, billing.LimitNames()[i])
 			continue
@@ -92,7 +88,7 @@ func (a *admin) putTariff(ctx context.Context, in *tariffAnd) (*tariffAnswer, er
 	before, after, err := a.Books.SetTariff(ctx, in.Name, change)
 	switch {
 	case errors.Is(err, billing.ErrInvalid):
-		return nil, fail(http.StatusBadRequest, codeInvalidValue, "A tariff cannot have this name: none, default and custom mean something else.").about("name")
+		return nil, fail(http.StatusConflict, "reserved_name", "A tariff cannot have this name: none, default and custom mean something else.").about("name")
 	case err != nil:
 		return nil, a.broken("set tariff", err)
 	}
@@ -119,18 +115,6 @@ func (a *admin) removeTariff(ctx context.Context, in *tariffPath) (*body[TariffV
 	return &body[TariffView]{TariffOf(&t)}, nil
 }
 
-// budget reads an amount of money that is above 0; "" is none.
-func budget(text string) (nano int64, bad error) {
-	if text == "" {
-		return 0, nil
-	}
-	money, err := billing.ParseMoney(text)
-	if err != nil || money <= 0 {
-		return 0, fail(http.StatusBadRequest, codeInvalidValue, "A budget is an amount above 0 with at most 9 digits after the point, such as 25.5.").about("budget")
-	}
-	return int64(money), nil
-}
-
 // noSuchTariff says which tariffs a key can have.
 func noSuchTariff(err error) error {
 	message := "No such tariff."
@@ -138,5 +122,5 @@ func noSuchTariff(err error) error {
 	if errors.As(err, &unknown) && len(unknown.Known) > 0 {
 		message += " There are: " + strings.Join(unknown.Known, ", ") + "."
 	}
-	return fail(http.StatusBadRequest, "unknown_tariff", message).about("tariff")
+	return fail(http.StatusNotFound, "unknown_tariff", message).about("tariff")
 }
