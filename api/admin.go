@@ -48,6 +48,8 @@ const refreshWait = 2 * time.Second
 const (
 	adminKeys     = "/admin/keys"
 	adminKey      = "/admin/keys/{id}"
+	adminTariffs  = "/admin/tariffs"
+	adminTariff   = "/admin/tariffs/{name}"
 	adminDocument = "/admin/openapi.json"
 )
 
@@ -83,6 +85,8 @@ func newAdmin(o AdminOptions) *admin {
 		Credential: "The operator's token (LLMGW_ADMIN__TOKEN). A client's key is never accepted.",
 	})
 	a.keyRoutes()
+	a.tariffRoutes()
+	a.changeRoutes()
 	a.priceRoutes()
 	a.reportRoutes()
 	document, err := json.Marshal(a.contract.OpenAPI())
@@ -151,11 +155,16 @@ func (a *admin) refuse(r *http.Request) *errorReport {
 // remoteAddress is the key of the caller's address in a context.
 type remoteAddress struct{}
 
-// changed takes a change up and logs it. A gateway that cannot look now will
-// see the change by itself.
+// changed takes a change of a key up and logs it.
 func (a *admin) changed(ctx context.Context, action, keyID string, facts ...zap.Field) {
+	a.takeUp(ctx, action, zap.String("key_id", keyID), facts...)
+}
+
+// takeUp makes the gateway see a change, and logs it. A gateway that cannot look
+// now will see the change by itself.
+func (a *admin) takeUp(ctx context.Context, action string, subject zap.Field, facts ...zap.Field) {
 	remote, _ := ctx.Value(remoteAddress{}).(string)
-	facts = slices.Concat([]zap.Field{zap.String("action", action), zap.String("key_id", keyID), zap.String("remote", remote)}, facts)
+	facts = slices.Concat([]zap.Field{zap.String("action", action), subject, zap.String("remote", remote)}, facts)
 	a.Log.Info("admin change", facts...)
 	if a.Refresh == nil {
 		return
@@ -164,7 +173,7 @@ func (a *admin) changed(ctx context.Context, action, keyID string, facts ...zap.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshWait)
 	defer cancel()
 	if err := a.Refresh(ctx); err != nil {
-		a.Log.Warn("change is not in force yet", zap.String("key_id", keyID), zap.Error(err))
+		a.Log.Warn("change is not in force yet", subject, zap.Error(err))
 	}
 }
 

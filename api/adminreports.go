@@ -28,10 +28,6 @@ type (
 		TPM           int64 `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
 		Concurrent    int64 `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
 	}
-	// TariffList is the document of the tariffs in force.
-	TariffList struct {
-		Tariffs []TariffView `json:"tariffs"`
-	}
 	noInput struct{}
 )
 
@@ -55,12 +51,6 @@ func (a *admin) reportRoutes() {
 	describe(a, huma.Operation{
 		OperationID: "default-limits", Method: get, Path: "/admin/limits", Summary: "The limits of keys that set none of their own", Tags: []string{"reports"},
 	}, nil, a.defaultLimits)
-	describe(a, huma.Operation{
-		OperationID: "tariffs", Method: get, Path: "/admin/tariffs", Summary: "The tariffs in force and how many active keys have each", Tags: []string{"reports"},
-	}, []int{503}, func(ctx context.Context, _ *noInput) (*body[TariffList], error) {
-		keys, err := a.views(ctx)
-		return &body[TariffList]{TariffList{a.Defaults().Tariffs(keys)}}, err
-	})
 }
 
 func (a *admin) usage(ctx context.Context, in *usageFilter) (*huma.StreamResponse, error) {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/MaksimVF/llm-gateway/billing"
@@ -13,6 +12,7 @@ const (
 	StateActive  = "active"
 	StateRevoked = "revoked"
 	StateExpired = "expired"
+	StateBlocked = "blocked"
 )
 
 // Defaults are the limits of a key that sets none of its own.
@@ -26,29 +26,60 @@ type Defaults struct {
 	Concurrent      int64         // requests that run at once, 0: no such limit
 }
 
-// LimitsView is what bounds a key: its own figures, else the gateway's defaults.
+// LimitsView is what bounds a key: its own figures, else its tariff's, else the
+// gateway's defaults.
 type LimitsView struct {
-	Limit      int64 `json:"limit" doc:"Tokens per UTC month by tariff."`
-	Daily      int64 `json:"daily" doc:"Tokens per UTC day."`
-	Monthly    int64 `json:"monthly" doc:"Tokens per UTC month."`
-	RPM        int64 `json:"rpm" doc:"Requests per minute of its own; 0: the gateway's window applies."`
-	TPM        int64 `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
-	Concurrent int64 `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
+	Tariff      *string `json:"tariff" doc:"Name of the key's tariff; null: none."`
+	Limit       int64   `json:"limit" doc:"Tokens per UTC month by tariff."`
+	LimitSource string  `json:"limit_source" enum:"own,tariff,default" doc:"Whose figure limit is."`
+	Daily       int64   `json:"daily" doc:"Tokens per UTC day."`
+	Monthly     int64   `json:"monthly" doc:"Tokens per UTC month."`
+	RPM         int64   `json:"rpm" doc:"Requests per minute of its own; 0: the gateway's window applies."`
+	TPM         int64   `json:"tpm" doc:"Tokens per minute; 0: no such limit."`
+	Concurrent  int64   `json:"concurrent" doc:"Requests that run at once; 0: no such limit."`
+	Budget      *string `json:"budget" doc:"Money per UTC month, in units of the books' currency; null: no such budget." example:"25.5"`
 }
+
+// Whose figure a limit is.
+const (
+	sourceOwn     = "own"
+	sourceTariff  = "tariff"
+	sourceDefault = "default"
+)
 
 // Limits are those that apply to a key.
 func (d Defaults) Limits(k billing.Key) LimitsView {
 	own := k.Limits()
 	rpm, tpm, concurrent := k.Rates()
-	return LimitsView{
-		Limit:   cmp.Or(own.Tariff, d.Tariff),
+	v := LimitsView{
+		Limit: cmp.Or(own.Tariff, d.Tariff), LimitSource: sourceDefault,
 		Daily:   cmp.Or(own.Daily, d.Daily),
 		Monthly: cmp.Or(own.Monthly, d.Monthly),
 		RPM:     rpm,
 
 		TPM:        cmp.Or(tpm, d.TokensPerMinute),
 		Concurrent: cmp.Or(concurrent, d.Concurrent),
+		Budget:     amount(own.Money),
 	}
+	switch {
+	case k.Own.Tariff > 0:
+		v.LimitSource = sourceOwn
+	case k.Plan != nil:
+		v.LimitSource = sourceTariff
+	}
+	if k.Plan != nil {
+		v.Tariff = &k.Plan.Name
+	}
+	return v
+}
+
+// amount is money in a document, null for none.
+func amount(nano int64) *string {
+	if nano <= 0 {
+		return nil
+	}
+	text := billing.Money(nano).String()
+	return &text
 }
 
 // CreatedKey is the document of a new key, the only one that shows a secret.
@@ -58,7 +89,7 @@ type CreatedKey struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 	LimitsView
-	Models    []string   `json:"models" doc:"Allowed models; empty: all."`
+	Models    []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
 	ExpiresAt *time.Time `json:"expires_at" doc:"null: never."`
 	CreatedAt *time.Time `json:"created_at"`
 }
@@ -90,7 +121,7 @@ type KeyView struct {
 	Display     string `json:"display" doc:"Masked key; empty where the key is too short to show any of it."`
 	Name        string `json:"name"`
 	Description string `json:"description"`
-	State       string `json:"state" enum:"active,revoked,expired"`
+	State       string `json:"state" enum:"active,blocked,expired,revoked"`
 	Origin      string `json:"origin" doc:"created by an operator, env (ALLOWED_API_KEYS), file (a keys.json) or demo."`
 	LimitsView
 	UsedToday     int64      `json:"used_today" doc:"Tokens."`
@@ -98,9 +129,11 @@ type KeyView struct {
 	Held          int64      `json:"held" doc:"Tokens held by requests that are running."`
 	RequestsToday int64      `json:"requests_today"`
 	RequestsMonth int64      `json:"requests_month"`
-	Models        []string   `json:"models" doc:"Allowed models; empty: all."`
+	LastUsedAt    *time.Time `json:"last_used_at" doc:"When its newest charge was posted; null: it was never used."`
+	Models        []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
 	CreatedAt     *time.Time `json:"created_at"`
 	ExpiresAt     *time.Time `json:"expires_at" doc:"null: never."`
+	BlockedAt     *time.Time `json:"blocked_at" doc:"null: it is not blocked."`
 	RevokedAt     *time.Time `json:"revoked_at" doc:"null: never."`
 }
 
@@ -112,8 +145,9 @@ func (d Defaults) Key(k *billing.KeyUsage, now time.Time) KeyView {
 		LimitsView: d.Limits(k.Key),
 		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, Held: k.Held,
 		RequestsToday: k.RequestsToday, RequestsMonth: k.RequestsMonth,
-		Models:    modelsOf(k.Key),
-		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt), RevokedAt: Moment(k.RevokedAt),
+		LastUsedAt: Moment(k.LastUsed), Models: modelsOf(k.Key),
+		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt),
+		BlockedAt: Moment(k.BlockedAt), RevokedAt: Moment(k.RevokedAt),
 	}
 }
 
@@ -130,17 +164,43 @@ func Revoked(k billing.Key) RevokedKey {
 	return RevokedKey{ID: k.ID, Name: k.Name, State: StateRevoked, RevokedAt: Moment(k.RevokedAt)}
 }
 
-// ChangedLimits is the document of a change of limits.
-type ChangedLimits struct {
-	ID   string     `json:"id"`
-	Name string     `json:"name"`
-	Old  LimitsView `json:"old"`
-	New  LimitsView `json:"new"`
+// BlockedKey is the document of a key that was blocked, or let in again.
+type BlockedKey struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	State     string     `json:"state" enum:"active,blocked,expired" doc:"A blocked key that has expired is expired."`
+	BlockedAt *time.Time `json:"blocked_at" doc:"null: it is not blocked."`
+}
+
+// Blocked is the document of a key that was just blocked, or let in again.
+func Blocked(k billing.Key, now time.Time) BlockedKey {
+	return BlockedKey{ID: k.ID, Name: k.Name, State: StateOf(k, now), BlockedAt: Moment(k.BlockedAt)}
+}
+
+// KeyTerms are what can be changed of a key.
+type KeyTerms struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	LimitsView
+	Models    []string   `json:"models" doc:"Allowed models, as patterns; empty: all."`
+	ExpiresAt *time.Time `json:"expires_at" doc:"null: never."`
+}
+
+// ChangedKey is the document of a change of a key.
+type ChangedKey struct {
+	ID   string   `json:"id"`
+	Name string   `json:"name"`
+	Old  KeyTerms `json:"old"`
+	New  KeyTerms `json:"new"`
 }
 
 // Changed is the document of a key before and after a change.
-func (d Defaults) Changed(before, after billing.Key) ChangedLimits {
-	return ChangedLimits{ID: after.ID, Name: after.Name, Old: d.Limits(before), New: d.Limits(after)}
+func (d Defaults) Changed(before, after billing.Key) ChangedKey {
+	return ChangedKey{ID: after.ID, Name: after.Name, Old: d.terms(before), New: d.terms(after)}
+}
+
+func (d Defaults) terms(k billing.Key) KeyTerms {
+	return KeyTerms{Name: k.Name, Description: k.Description, LimitsView: d.Limits(k), Models: modelsOf(k), ExpiresAt: Moment(k.ExpiresAt)}
 }
 
 // modelsOf is never nil: a list in every document, for those who count it.
@@ -153,6 +213,8 @@ func StateOf(k billing.Key, now time.Time) string {
 		return StateRevoked
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 		return StateExpired
+	case !k.BlockedAt.IsZero():
+		return StateBlocked
 	}
 	return StateActive
 }
@@ -165,86 +227,4 @@ func Moment(t time.Time) *time.Time {
 	}
 	t = t.UTC().Truncate(time.Second)
 	return &t
-}
-
-// StatsView sums up all keys. Limits are those of keys that can be used.
-type StatsView struct {
-	TotalKeys     int64 `json:"total_keys"`
-	ActiveKeys    int64 `json:"active_keys"`
-	RevokedKeys   int64 `json:"revoked_keys"`
-	ExpiredKeys   int64 `json:"expired_keys"`
-	TotalTokens   int64 `json:"total_tokens" doc:"Sum of the active keys' limits per month, at most the largest 64-bit integer."`
-	AvgTokens     int64 `json:"avg_tokens" doc:"Average limit of the active keys, rounded down."`
-	MinTokens     int64 `json:"min_tokens"`
-	MaxTokens     int64 `json:"max_tokens"`
-	UsedToday     int64 `json:"used_today"`
-	UsedMonth     int64 `json:"used_month"`
-	Held          int64 `json:"held"`
-	RequestsToday int64 `json:"requests_today"`
-	RequestsMonth int64 `json:"requests_month"`
-}
-
-// Stats sums up keys.
-func Stats(keys []KeyView) StatsView {
-	var s StatsView
-	for i := range keys {
-		k := &keys[i]
-		s.TotalKeys++
-		s.UsedToday += k.UsedToday
-		s.UsedMonth += k.UsedMonth
-		s.Held += k.Held
-		s.RequestsToday += k.RequestsToday
-		s.RequestsMonth += k.RequestsMonth
-		switch k.State {
-		case StateRevoked:
-			s.RevokedKeys++
-			continue
-		case StateExpired:
-			s.ExpiredKeys++
-			continue
-		}
-		if s.ActiveKeys == 0 || k.Limit < s.MinTokens {
-			s.MinTokens = k.Limit
-		}
-		s.MaxTokens = max(s.MaxTokens, k.Limit)
-		s.ActiveKeys++
-		s.TotalTokens = addCapped(s.TotalTokens, k.Limit)
-	}
-	if s.ActiveKeys > 0 {
-		s.AvgTokens = s.TotalTokens / s.ActiveKeys
-	}
-	return s
-}
-
-// addCapped adds two figures >= 0 without going round.
-func addCapped(a, b int64) int64 {
-	const top = 1<<63 - 1
-	if a > top-b {
-		return top
-	}
-	return a + b
-}
-
-// TariffView is one tariff and how many active keys have it.
-type TariffView struct {
-	Limit   int64 `json:"limit" doc:"Tokens per UTC month."`
-	Keys    int64 `json:"keys" doc:"Active keys with this tariff."`
-	Default bool  `json:"default" doc:"Whether keys have it that set none of their own."`
-}
-
-// Tariffs counts the active keys by tariff, smallest first. The default is in
-// it without any key too.
-func (d Defaults) Tariffs(keys []KeyView) []TariffView {
-	count := map[int64]int64{d.Tariff: 0}
-	for i := range keys {
-		if keys[i].State == StateActive {
-			count[keys[i].Limit]++
-		}
-	}
-	list := make([]TariffView, 0, len(count))
-	for limit, n := range count {
-		list = append(list, TariffView{Limit: limit, Keys: n, Default: limit == d.Tariff})
-	}
-	slices.SortFunc(list, func(x, y TariffView) int { return cmp.Compare(x.Limit, y.Limit) })
-	return list
 }

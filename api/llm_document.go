@@ -94,7 +94,7 @@ func modelOperation(d *huma.OpenAPI, method, id, path, summary string) *huma.Ope
 	texts := map[int]string{
 		400: "The body cannot be read in one way only, a value is wrong (`error.param` names it), or there is more than one credential.",
 		401: "No API key.",
-		403: "Unknown, revoked or expired API key (one answer for all), or a model that this key may not use.",
+		403: "Unknown, blocked, revoked or expired API key (one answer for all), or a model that this key may not use.",
 		413: "The body is larger than the gateway takes.",
 		415: "The body has a content-encoding.",
 		429: "A rate limit (`rate_limit_exceeded`: wait as `Retry-After` says) or a token budget (`insufficient_quota`: SDKs are told not to retry).",

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -192,13 +193,28 @@ type tariffTerms struct {
 	APIKey      string `json:"api_key" doc:"The caller's key, masked."`
 }
 
-// termsOf names a key's tariff: its own, or the gateway's default one.
+// termsOf names a key's tariff: the named one that it has, its own, or the
+// gateway's default one.
 func termsOf(key billing.Key, l billing.Limits) tariffTerms {
 	t := tariffTerms{MaxTokens: l.Tariff, Name: "Default", Description: "The gateway's default tariff", APIKey: maskedKey(key)}
-	if key.Own.Tariff > 0 {
+	switch {
+	case key.Plan != nil:
+		t.Name, t.Description = titled(key.Plan.Name), key.Plan.Description
+	case key.Own.Tariff > 0:
 		t.Name, t.Description = cmp.Or(key.Name, "Custom"), cmp.Or(key.Description, "A tariff of its own")
 	}
 	return t
+}
+
+// titled writes each word of a tariff's name with a capital, as the original did.
+func titled(name string) string {
+	words := strings.Split(name, "-")
+	for i, word := range words {
+		if word != "" {
+			words[i] = strings.ToUpper(word[:1]) + word[1:]
+		}
+	}
+	return strings.Join(words, "-")
 }
 
 type tariffUse struct {

@@ -105,7 +105,7 @@ func refusalTexts() map[int]string {
 	return map[int]string{
 		http.StatusBadRequest:         "A parameter that cannot be read (`error.param` names it), or more than one credential.",
 		http.StatusUnauthorized:       "No API key.",
-		http.StatusForbidden:          "Unknown, revoked or expired API key: one answer for all.",
+		http.StatusForbidden:          "Unknown, blocked, revoked or expired API key: one answer for all.",
 		http.StatusTooManyRequests:    "Asked too often; these routes have a guard of their own and never count toward your limits.",
 		http.StatusServiceUnavailable: "The gateway cannot tell now.",
 	}

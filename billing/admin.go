@@ -4,66 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"gorm.io/gorm"
 )
-
-// NewKey describes a key to create. Limits are > 0 where given; 0 is the
-// gateway's default for Limits and RPM, none for TPM and Concurrent.
-type NewKey struct {
-	Name, Description string
-	Limits            Limits
-	RPM               int64     // requests per minute
-	TPM               int64     // tokens per minute
-	Concurrent        int64     // requests at once
-	ExpiresAt         time.Time // zero = never
-	Models            []string  // patterns of ModelMatches; empty = all
-	Plan              string    // name of a tariff, "" = none
-	Origin            string    // "" = "created"
-}
-
-// LimitChange changes what is not nil; values are > 0. Clear takes limits of the
-// key's own away, by the names of LimitNames: then the gateway's default applies,
-// or none where it has none.
-type LimitChange struct {
-	Tariff, Daily, Monthly, RPM, TPM, Concurrent *int64
-	Clear                                        []string
-}
-
-// LimitNames are the limits that a key can have of its own.
-func LimitNames() []string {
-	return []string{"tariff", "daily", "monthly", "rpm", "tpm", "concurrent"}
-}
-
-// columns are what changes, by the names of LimitNames. ErrInvalid.
-func (c LimitChange) columns() (map[string]any, error) {
-	set := map[string]any{}
-	for i, v := range []*int64{c.Tariff, c.Daily, c.Monthly, c.RPM, c.TPM, c.Concurrent} {
-		if v == nil {
-			continue
-		}
-		if *v <= 0 {
-			return nil, fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
-		}
-		set[LimitNames()[i]] = *v
-	}
-	for _, name := range c.Clear {
-		if !slices.Contains(LimitNames(), name) {
-			return nil, fmt.Errorf("%w: no limit has this name", ErrInvalid)
-		}
-		if _, both := set[name]; both {
-			return nil, fmt.Errorf("%w: set %s or clear it", ErrInvalid, name)
-		}
-		set[name] = int64(0) // "none of its own"
-	}
-	if len(set) == 0 {
-		return nil, fmt.Errorf("%w: nothing to change", ErrInvalid)
-	}
-	return set, nil
-}
 
 // KeyUsage is a key with its figures, in tokens of the current UTC periods.
 type KeyUsage struct {
@@ -72,6 +17,7 @@ type KeyUsage struct {
 	Held                 int64 // in open holds, whatever their period
 	RequestsToday        int64
 	RequestsMonth        int64
+	LastUsed             time.Time // when the newest charge was posted; zero = never
 }
 
 // Admin is the operator's side of the books. It works on the database beside a
@@ -114,82 +60,6 @@ func OpenAdmin(ctx context.Context, o Options) (*Admin, error) {
 // Close closes the database.
 func (a *Admin) Close() error { return a.store.close() }
 
-// CreateKey makes a key and returns its secret, which is stored nowhere and
-// cannot be shown again. ErrInvalid: a negative limit, an expiry in the past,
-// or a text that cannot be stored.
-func (a *Admin) CreateKey(ctx context.Context, n NewKey) (Key, string, error) {
-	k, secret, _, err := a.create(ctx, n, false)
-	return k, secret, err
-}
-
-// CreateFirstKey makes a key when there has never been any, and says whether it
-// did; of all that try at the same time, in any process, one does. Errors as of
-// CreateKey.
-func (a *Admin) CreateFirstKey(ctx context.Context, n NewKey) (k Key, secret string, made bool, err error) {
-	return a.create(ctx, n, true)
-}
-
-func (a *Admin) create(ctx context.Context, n NewKey, first bool) (k Key, secret string, made bool, err error) {
-	defer func() {
-		if err != nil {
-			k, secret, made, err = Key{}, "", false, fmt.Errorf("create key: %w", err)
-		}
-	}()
-	now := a.opt.Now()
-	if err := n.validate(now); err != nil {
-		return k, "", false, err
-	}
-	if secret, err = NewSecret(); err != nil {
-		return k, "", false, err
-	}
-	if k, err = newKey(n, secret, now); err != nil {
-		return k, "", false, err
-	}
-	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
-		if err := lockKeys(tx); err != nil {
-			return err
-		}
-		if first {
-			var keys int64
-			if err := tx.Model(&keyRow{}).Count(&keys).Error; err != nil || keys > 0 {
-				return err
-			}
-		}
-		made = true
-		if n.Plan != "" {
-			plans, err := loadTariffs(tx)
-			if err != nil {
-				return err
-			}
-			if k.Plan = plans[n.Plan]; k.Plan == nil {
-				return ErrUnknownTariff
-			}
-		}
-		return addKey(tx, k, a.digests, secret)
-	})
-	if err == nil && !made {
-		return Key{}, "", false, nil
-	}
-	return k, secret, made, err
-}
-
-func (n *NewKey) validate(now time.Time) error {
-	for _, limit := range []int64{n.Limits.Tariff, n.Limits.Daily, n.Limits.Monthly, n.Limits.Money, n.RPM, n.TPM, n.Concurrent} {
-		if limit < 0 {
-			return fmt.Errorf("%w: a limit must be > 0", ErrInvalid)
-		}
-	}
-	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(now) {
-		return fmt.Errorf("%w: the expiry is in the past", ErrInvalid)
-	}
-	for _, text := range append([]string{n.Name, n.Description, n.Origin}, n.Models...) {
-		if storable(text) != text {
-			return fmt.Errorf("%w: a text is not UTF-8, or has a zero byte", ErrInvalid)
-		}
-	}
-	return nil
-}
-
 // Keys lists all keys, oldest first, with their figures of today and this month.
 func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 	var rows []keyRow
@@ -229,8 +99,29 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 			u.UsedToday, u.UsedMonth, u.Held, u.RequestsToday, u.RequestsMonth = f.Today, f.Month, f.Held, f.ReqsDay, f.ReqsMonth
 		}
 	}
+	var used []struct {
+		KeyID string
+		Last  int64
+	}
+	err = db.Raw(lastUses).Scan(&used).Error
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	for _, u := range used {
+		if i, ok := at[u.KeyID]; ok {
+			list[i].LastUsed = instant(u.Last)
+		}
+	}
 	return list, nil
 }
+
+// lastUses reads when the newest charge of each key was posted. A charge is of the
+// day of its admission, and no request lasts a day: the newest is among those of
+// the last two days that have any, at the end of their entries in the index.
+const lastUses = `SELECT keys.id AS key_id, (SELECT max(last) FROM (SELECT
+			(SELECT max(settled_at) FROM charges WHERE charges.key_id = newest.key_id AND charges.day = newest.day) AS last
+		FROM (SELECT key_id, day FROM accounts WHERE accounts.key_id = keys.id AND requests > 0 ORDER BY day DESC LIMIT 2) AS newest) AS lasts) AS last
+	FROM keys WHERE EXISTS (SELECT 1 FROM accounts WHERE accounts.key_id = keys.id AND requests > 0)`
 
 // Find returns a key by its public id or by the secret itself, revoked and
 // expired ones included. ErrUnknownKey.
@@ -277,86 +168,4 @@ func knownSecret(tx *gorm.DB, d *digester, secret string) (bool, error) {
 	var n int64
 	err := tx.Model(&keyRow{}).Where("digest IN ?", stored(d, secret)).Count(&n).Error
 	return n > 0, err
-}
-
-// SetLimits changes a key's own limits and returns the key before and after.
-// Errors: ErrUnknownKey; ErrInvalid for a value <= 0, a limit that is none or is
-// both set and cleared, or no change at all.
-func (a *Admin) SetLimits(ctx context.Context, ref string, c LimitChange) (old, now Key, err error) {
-	set, err := c.columns()
-	if err != nil {
-		return old, now, fmt.Errorf("set limits: %w", err)
-	}
-	old, now, err = a.change(ctx, ref, func(Key) map[string]any { return set })
-	if err != nil {
-		return old, now, fmt.Errorf("set limits: %w", err)
-	}
-	return old, now, nil
-}
-
-// Revoke ends a key for good; the row stays as a tombstone, so that importing
-// its secret again does not bring it back. Revoking twice changes nothing.
-func (a *Admin) Revoke(ctx context.Context, ref string) (Key, error) {
-	_, now, err := a.change(ctx, ref, func(k Key) map[string]any {
-		if !k.RevokedAt.IsZero() {
-			return nil
-		}
-		return map[string]any{"revoked_at": micros(a.opt.Now())}
-	})
-	if err != nil {
-		return Key{}, fmt.Errorf("revoke key: %w", err)
-	}
-	return now, nil
-}
-
-// Expire lets a key end at the given time, as a rotation with overlap does.
-// Errors: ErrUnknownKey; ErrInvalid for the zero time.
-func (a *Admin) Expire(ctx context.Context, ref string, at time.Time) (Key, error) {
-	if at.IsZero() {
-		return Key{}, fmt.Errorf("expire key: %w: no time", ErrInvalid)
-	}
-	_, now, err := a.change(ctx, ref, func(Key) map[string]any { return map[string]any{"expires_at": micros(at)} })
-	if err != nil {
-		return Key{}, fmt.Errorf("expire key: %w", err)
-	}
-	return now, nil
-}
-
-// change updates columns of one key under a new revision; none = leave it.
-func (a *Admin) change(ctx context.Context, ref string, columns func(Key) map[string]any) (old, now Key, err error) {
-	err = a.store.inTx(ctx, func(tx *gorm.DB) error {
-		row, err := a.row(a.store.locking(tx), ref)
-		if err != nil {
-			return err
-		}
-		plans, err := loadTariffs(tx)
-		if err != nil {
-			return err
-		}
-		if old, err = row.key(plans); err != nil {
-			return err
-		}
-		set := columns(old)
-		if len(set) == 0 {
-			now = old
-			return nil
-		}
-		rev, err := nextRev(tx)
-		if err != nil {
-			return err
-		}
-		update := map[string]any{"rev": rev}
-		for column, v := range set {
-			update[column] = v
-		}
-		if err := tx.Model(&keyRow{}).Where("id = ?", row.ID).Updates(update).Error; err != nil {
-			return err
-		}
-		if row, err = a.row(tx, row.ID); err != nil {
-			return err
-		}
-		now, err = row.key(plans)
-		return err
-	})
-	return old, now, err
 }

@@ -106,6 +106,8 @@ func testOperatorsMistakesAreRefused(t *testing.T, at home) {
 		"negative limit": func() error { _, _, err := a.CreateKey(ctx, NewKey{Limits: Limits{Tariff: -1}}); return err },
 		"past expiry":    func() error { _, _, err := a.CreateKey(ctx, NewKey{ExpiresAt: time.Unix(1, 0)}); return err },
 		"zero":           func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Tariff: &zero}); return err },
+		"no money":       func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Money: &zero}); return err },
+		"minus money":    func() error { _, _, err := a.CreateKey(ctx, NewKey{Limits: Limits{Money: -1}}); return err },
 		"minus one":      func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{RPM: &minus}); return err },
 		"no change":      func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{}); return err },
 		"no such limit":  func() error { _, _, err := a.SetLimits(ctx, k.ID, LimitChange{Clear: []string{"rev"}}); return err },
@@ -240,13 +242,13 @@ func testAuditNamesWhatWasTamperedWith(t *testing.T, at home) {
 func testLimitsCanBeCleared(t *testing.T, at home) {
 	o := at.options(t, newClock(testNow))
 	a := openAdmin(t, o)
-	own := NewKey{Limits: Limits{Tariff: 1, Daily: 2, Monthly: 3}, RPM: 4, TPM: 5, Concurrent: 6}
+	own := NewKey{Limits: Limits{Tariff: 1, Daily: 2, Monthly: 3, Money: 4}, RPM: 4, TPM: 5, Concurrent: 6}
 	k, _, err := a.CreateKey(t.Context(), own)
 	if err != nil {
 		t.Fatal(err)
 	}
 	seven := int64(7)
-	old, now, err := a.SetLimits(t.Context(), k.ID, LimitChange{Daily: &seven, Clear: []string{"monthly", "tpm"}})
+	old, now, err := a.SetLimits(t.Context(), k.ID, LimitChange{Daily: &seven, Money: &seven, Clear: []string{"monthly", "tpm"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +256,7 @@ func testLimitsCanBeCleared(t *testing.T, at home) {
 	if diff := cmp.Diff(want, old); diff != "" {
 		t.Error(diff)
 	}
-	want.Own.Daily, want.Own.Monthly, want.TPM = 7, 0, 0
+	want.Own.Daily, want.Own.Monthly, want.Own.Money, want.TPM = 7, 0, 7, 0
 	if diff := cmp.Diff(want, now); diff != "" {
 		t.Error(diff)
 	}

@@ -20,6 +20,7 @@ type Options struct {
 	URL      string // "postgres://…": the books are in PostgreSQL, shared by any number of gateways; "" = SQLite
 	Pepper   []byte // secret of the keys' HMAC-SHA256 digests; nil = plain SHA-256
 	Defaults Limits // apply where a key sets nothing; all > 0
+	Actor    string // who changes things through an Admin, for the record of changes; "" = unknown
 
 	Now         func() time.Time // nil = time.Now, with PostgreSQL the database's clock
 	ReserveWait time.Duration    // how long Reserve waits for its commit; 0 = 250 ms

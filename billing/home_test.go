@@ -136,6 +136,15 @@ func suite() []part {
 		{"ParallelReservesSpendExactlyTheMoney", testParallelReservesSpendExactlyTheMoney},
 		{"PricesReachAnOpenBook", testPricesReachAnOpenBook},
 		{"ModelsWithoutAPriceCanBeRefused", testModelsWithoutAPriceCanBeRefused},
+		{"ABlockedKeyIsKeptOut", testABlockedKeyIsKeptOut},
+		{"TariffsAreNamedLimits", testTariffsAreNamedLimits},
+		{"ATariffIsGivenAndTakenAway", testATariffIsGivenAndTakenAway},
+		{"ATariffReachesAnOpenBook", testATariffReachesAnOpenBook},
+		{"ModelsCanBeChanged", testModelsCanBeChanged},
+		{"TextsAndExpiryCanBeChanged", testTextsAndExpiryCanBeChanged},
+		{"LastUseOfKeys", testLastUseOfKeys},
+		{"EachChangeLeavesOneRow", testEachChangeLeavesOneRow},
+		{"AChangeAndItsRecordAreOne", testAChangeAndItsRecordAreOne},
 	}
 }
 

@@ -107,10 +107,10 @@ func (k *Key) usable(now time.Time) error {
 	switch {
 	case !k.RevokedAt.IsZero():
 		return ErrRevokedKey
-	case !k.BlockedAt.IsZero():
-		return ErrBlockedKey
 	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
 		return ErrExpiredKey
+	case !k.BlockedAt.IsZero():
+		return ErrBlockedKey
 	}
 	return nil
 }

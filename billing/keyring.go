@@ -33,6 +33,11 @@ func newKeyring(d *digester) *keyring {
 func (r *keyring) load(db *gorm.DB) error {
 	r.loading.Lock()
 	defer r.loading.Unlock()
+	var rows []keyRow
+	if err := db.Where("rev > ?", r.rev).Order("rev").Find(&rows).Error; err != nil {
+		return fmt.Errorf("load keys: %w", err)
+	}
+	// After the keys, so that it knows every tariff that one of them has.
 	tariffs, err := loadTariffs(db)
 	if err != nil {
 		return fmt.Errorf("load tariffs: %w", err)
@@ -40,10 +45,6 @@ func (r *keyring) load(db *gorm.DB) error {
 	prices, err := loadPrices(db)
 	if err != nil {
 		return fmt.Errorf("load prices: %w", err)
-	}
-	var rows []keyRow
-	if err := db.Where("rev > ?", r.rev).Order("rev").Find(&rows).Error; err != nil {
-		return fmt.Errorf("load keys: %w", err)
 	}
 	keys := make([]Key, len(rows))
 	for i := range rows {
@@ -148,8 +149,8 @@ func (r *keyring) size() int {
 }
 
 // Lookup finds the key of a presented secret, in memory and in constant time
-// for any number of keys. Errors: ErrUnknownKey, ErrRevokedKey, ErrExpiredKey;
-// with the latter two the Key is returned too.
+// for any number of keys. Errors: ErrUnknownKey, and with the Key ErrRevokedKey,
+// ErrExpiredKey, ErrBlockedKey.
 func (b *Book) Lookup(secret string) (Key, error) {
 	k := b.keys.find(secret)
 	if k == nil {

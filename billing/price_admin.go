@@ -125,8 +125,15 @@ func (a *Admin) addPrices(ctx context.Context, currency string, prices []Price) 
 		if len(added) == 0 {
 			return nil
 		}
-		_, err = nextRev(tx)
-		return err
+		if _, err = nextRev(tx); err != nil {
+			return err
+		}
+		for i := range added {
+			if err := recordChange(tx, now, a.opt.Actor, actionSetPrice, added[i].Model, added[i].detail(in)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return in, added, err
 }
@@ -169,6 +176,17 @@ func pricesIn(tx *gorm.DB, currency string) (in string, known []Price, err error
 	}
 	in = cmp.Or(currency, firstCurrency)
 	return in, known, tx.Exec("INSERT INTO meta (k, v) VALUES ('currency', ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v", in).Error
+}
+
+// detail is a price in the history of changes.
+func (p *Price) detail(currency string) any {
+	type after struct {
+		ID        int64     `json:"id"`
+		Currency  string    `json:"currency"`
+		ValidFrom time.Time `json:"valid_from"`
+		Rates
+	}
+	return map[string]any{"after": after{p.ID, currency, p.ValidFrom, p.Rates}}
 }
 
 // same says that two prices are of the same rates.

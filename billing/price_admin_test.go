@@ -73,6 +73,11 @@ func testPricesAreNeverRewritten(t *testing.T, at home) {
 	if diff := cmp.Diff([]int64{1, 1, 0, 4, 2, 0}, got); diff != "" {
 		t.Error(diff)
 	}
+	history, err := a.Changes(ctx, ChangeQuery{})
+	if err != nil || len(history) != 4 || history[3].Action != "set-price" || history[3].Subject != "gpt-4o*" ||
+		string(history[3].Detail) != `{"after":{"id":1,"currency":"USD","valid_from":"2026-11-23T12:00:00Z","input":"0.000000005","output":"0.000000007"}}` {
+		t.Errorf("history is %+v, %v: %s", history, err, history[len(history)-1].Detail)
+	}
 	if in := l.InForce(c.Now()); len(in) != 1 || in[0].ID != 4 {
 		t.Errorf("in force are %+v", in)
 	}

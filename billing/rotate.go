@@ -19,8 +19,8 @@ type Rotation struct {
 // lets the old one end after the overlap, or at its own expiry when that is
 // earlier: a rotation makes no life longer. Both happen, or none. The new key
 // has its own id and its own figures, from zero. Errors: ErrUnknownKey;
-// ErrRevokedKey and ErrExpiredKey for a key that has nothing to hand over;
-// ErrInvalid for an overlap < 0.
+// ErrRevokedKey, ErrExpiredKey and ErrBlockedKey for a key that has nothing to
+// hand over; ErrInvalid for an overlap < 0.
 func (a *Admin) Rotate(ctx context.Context, ref string, overlap time.Duration) (Rotation, error) {
 	var r Rotation
 	err := a.rotate(ctx, ref, overlap, &r)
@@ -62,16 +62,21 @@ func (a *Admin) rotate(ctx context.Context, ref string, overlap time.Duration, r
 		if err := addKey(tx, r.New, a.digests, r.Secret); err != nil {
 			return err
 		}
-		end := instant(micros(now.Add(overlap)))
-		if !r.Old.ExpiresAt.IsZero() && !end.Before(r.Old.ExpiresAt) {
-			return nil
+		before := r.Old.terms()
+		if end := instant(micros(now.Add(overlap))); r.Old.ExpiresAt.IsZero() || end.Before(r.Old.ExpiresAt) {
+			r.Old.ExpiresAt = end
+			rev, err := nextRev(tx)
+			if err != nil {
+				return err
+			}
+			update := map[string]any{"rev": rev, "expires_at": micros(end)}
+			if err := tx.Model(&keyRow{}).Where("id = ?", r.Old.ID).Updates(update).Error; err != nil {
+				return err
+			}
 		}
-		r.Old.ExpiresAt = end
-		rev, err := nextRev(tx)
-		if err != nil {
-			return err
-		}
-		return tx.Model(&keyRow{}).Where("id = ?", r.Old.ID).Updates(map[string]any{"rev": rev, "expires_at": micros(end)}).Error
+		step := stepOf(before, r.Old.terms())
+		step.NewKey = r.New.ID
+		return a.record(tx, actionRotate, r.Old.ID, step)
 	})
 }
 

@@ -64,13 +64,9 @@ func addKey(tx *gorm.DB, k Key, d *digester, secret string) error {
 			return errors.Join(err, fmt.Errorf("%w: another one is in use", ErrPepper))
 		}
 	}
-	models := ""
-	if len(k.Models) > 0 {
-		list, err := json.Marshal(k.Models)
-		if err != nil {
-			return err
-		}
-		models = string(list)
+	models, err := modelsColumn(k.Models)
+	if err != nil {
+		return err
 	}
 	sum := d.of(secret)
 	return tx.Create(&keyRow{

@@ -39,7 +39,7 @@ const goodSecret = "sk-good"
 
 func newFakeBooks() *fakeBooks {
 	return &fakeBooks{
-		keys: map[string]billing.Key{goodSecret: {ID: "key_1"}, "sk-models": {ID: "key_2", Models: []string{"allowed"}}, "sk-rpm": {ID: "key_3", RPM: 7}, "sk-all": {ID: "key_4", RPM: 7, TPM: 500, Concurrent: 2}},
+		keys: map[string]billing.Key{goodSecret: {ID: "key_1"}, "sk-models": {ID: "key_2", Models: []string{"allowed"}}, "sk-rpm": {ID: "key_3", RPM: 7}, "sk-patterns": {ID: "key_5", Models: []string{"gpt-4o*", "*/llama-3"}}, "sk-all": {ID: "key_4", RPM: 7, TPM: 500, Concurrent: 2}},
 		open: map[string]bool{},
 	}
 }

@@ -107,7 +107,7 @@ func malformedCredential() *refusal {
 	}
 }
 
-// invalidKey is one answer for unknown, revoked, expired and malformed keys:
+// invalidKey is one answer for unknown, blocked, revoked, expired and malformed keys:
 // whoever guesses keys learns nothing from it.
 func invalidKey(status int) *refusal {
 	return &refusal{

@@ -37,7 +37,9 @@ func openAdmin(ctx context.Context, c Config, defaults func() api.Defaults, refr
 			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if s.books, err = billing.OpenAdmin(ctx, c.billingOptions(log)); err != nil {
+	o := c.billingOptions(log)
+	o.Actor = "api"
+	if s.books, err = billing.OpenAdmin(ctx, o); err != nil {
 		return nil, fmt.Errorf("admin API: %w", err)
 	}
 	if _, err := s.books.Find(ctx, c.Admin.Token.Reveal()); err == nil {

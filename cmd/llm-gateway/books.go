@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +29,9 @@ func (a *app) withBooks(cmd *cobra.Command, mayCreate bool, do func(context.Cont
 	if err != nil {
 		return err
 	}
-	admin, err := billing.OpenAdmin(cmd.Context(), c.billingOptions(log))
+	o := c.billingOptions(log)
+	o.Actor = operator()
+	admin, err := billing.OpenAdmin(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -38,6 +41,14 @@ func (a *app) withBooks(cmd *cobra.Command, mayCreate bool, do func(context.Cont
 		}
 	}()
 	return do(cmd.Context(), c, admin)
+}
+
+// operator names the person at the terminal, for the record of changes.
+func operator() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return "cli:" + u.Username
+	}
+	return fmt.Sprintf("cli:uid-%d", os.Getuid()) // a container's user has no name
 }
 
 func missing(path string) bool {

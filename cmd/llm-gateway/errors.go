@@ -122,6 +122,8 @@ func flagWants(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case wholeNumberType:
 		return "a whole number, digits only"
+	case moneyAmountType:
+		return "an amount with at most 9 digits after the point, such as 25.00"
 	case "bool":
 		return "true or false"
 	case "duration":

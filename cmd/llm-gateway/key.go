@@ -18,33 +18,38 @@ import (
 
 func newCreateKeyCommand(a *app) *cobra.Command {
 	var n billing.NewKey
+	var limits limitOptions
 	var expires string
 	cmd := &cobra.Command{
-		Use:   "create-key --limit N",
+		Use:   "create-key --limit N | --tariff NAME",
 		Short: "Create a key and print it, once",
 		Long: `Create a key and print it. The books keep a digest only: the key cannot be shown
-again. A running gateway accepts it within a second.`,
+again. A running gateway accepts it within a second.
+
+The key has the limits of the named tariff (list-tariffs), and limits of its own, which
+win; at least --limit or --tariff must be given.`,
 		Example: `  llm-gateway create-key --limit 100000 --name "Team A" --expires 30d
+  llm-gateway create-key --tariff premium --models 'gpt-4o*,text-embedding-3-*'
   llm-gateway create-key --limit 100000 --json | jq -r .key`,
 	}
 	f := cmd.Flags()
-	f.Var((*wholeNumber)(&n.Limits.Tariff), "limit", "tokens per calendar month by tariff (required)")
+	limits.add(f)
+	f.StringVar(&n.Plan, "tariff", "", "`name` of a tariff")
 	f.StringVar(&n.Name, "name", "", "name")
 	f.StringVar(&n.Description, "description", "", "description")
-	f.Var((*wholeNumber)(&n.Limits.Daily), "daily", "tokens per day (default: API_DAILY_LIMIT)")
-	f.Var((*wholeNumber)(&n.Limits.Monthly), "monthly", "tokens per month (default: API_MONTHLY_LIMIT)")
-	f.Var((*wholeNumber)(&n.RPM), "rpm", "requests per minute (default: RATE_LIMIT_REQUESTS per window)")
-	f.Var((*wholeNumber)(&n.TPM), "tpm", "tokens per minute (default: LLMGW_LIMITS__TOKENS_PER_MINUTE)")
-	f.Var((*wholeNumber)(&n.Concurrent), "concurrent", "requests that run at once (default: LLMGW_LIMITS__CONCURRENT)")
 	f.StringVar(&expires, "expires", "", "lifetime `duration`, such as 12h or 30d (default: for ever)")
-	f.StringSliceVar(&n.Models, "models", nil, "allowed models, separated by commas (default: all)")
+	f.StringSliceVar(&n.Models, "models", nil, "allowed models, separated by commas; * stands for any text (default: all)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := requireFlags(f, "limit"); err != nil {
+		if !f.Changed("limit") && strings.TrimSpace(n.Plan) == "" {
+			return usagef("option --limit or --tariff is required")
+		}
+		if err := limits.check(); err != nil {
 			return err
 		}
-		if err := checkLimits(f); err != nil {
-			return err
+		n.Limits = billing.Limits{
+			Tariff: int64(limits.limit), Daily: int64(limits.daily), Monthly: int64(limits.monthly), Money: int64(limits.budget),
 		}
+		n.RPM, n.TPM, n.Concurrent = int64(limits.rpm), int64(limits.tpm), int64(limits.concurrent)
 		if err := describe(&n); err != nil {
 			return err
 		}
@@ -58,7 +63,7 @@ again. A running gateway accepts it within a second.`,
 		return a.withBooks(cmd, true, func(ctx context.Context, c Config, books *billing.Admin) error {
 			k, secret, err := books.CreateKey(ctx, n)
 			if err != nil {
-				return err
+				return changeError(err)
 			}
 			return a.printCreated(c, k, secret)
 		})
@@ -77,12 +82,14 @@ func (a *app) printCreated(c Config, k billing.Key, secret string) error {
 	facts := []pair{
 		{"id", k.ID},
 		{"name", k.Name},
+		{"tariff", textOr(created.Tariff, "")},
 		{"limit", thousands(created.Limit) + " tokens per month"},
 		{"daily", thousands(created.Daily) + " tokens per day"},
 		{"monthly", thousands(created.Monthly) + " tokens per month"},
-		{"requests", requestRate(k.RPM, c)},
-		{"tokens", tokenRate(k.TPM, c)},
-		{"at once", atOnce(k.Concurrent, c)},
+		{"budget", budgetText(created.Budget)},
+		{"requests", requestRate(created.RPM, c)},
+		{"tokens", tokenRate(created.TPM, c)},
+		{"at once", atOnce(created.Concurrent, c)},
 		{"models", allOr(created.Models)},
 		{"expires", shown(created.ExpiresAt, "never")},
 	}
@@ -144,20 +151,20 @@ func (a *app) keyViews(ctx context.Context, c Config, books *billing.Admin) ([]a
 
 func (a *app) printKeys(keys []api.KeyView, c Config, verbose bool) error {
 	g := grid{
-		columns: []string{"id", "key", "name", "state", "limit", "daily", "monthly", "used today", "used month"},
-		numeric: []string{"limit", "daily", "monthly", "used today", "used month", "held"},
+		columns: []string{"id", "key", "name", "state", "tariff", "limit", "daily", "monthly", "used today", "used month"},
+		numeric: []string{"limit", "daily", "monthly", "used today", "used month", "held", "budget"},
 	}
 	if verbose {
-		g.columns = append(g.columns, "held", "requests", "models", "created", "expires", "description")
+		g.columns = append(g.columns, "held", "budget", "requests", "models", "created", "last used", "expires", "description")
 	}
 	for _, k := range keys {
 		row := []string{
-			k.ID, k.Display, k.Name, k.State, thousands(k.Limit), thousands(k.Daily), thousands(k.Monthly),
+			k.ID, k.Display, k.Name, k.State, textOr(k.Tariff, ""), thousands(k.Limit), thousands(k.Daily), thousands(k.Monthly),
 			thousands(k.UsedToday), thousands(k.UsedMonth),
 		}
 		if verbose {
-			row = append(row, thousands(k.Held), requestRate(k.RPM, c), allOr(k.Models),
-				shown(k.CreatedAt, ""), shown(k.ExpiresAt, "never"), k.Description)
+			row = append(row, thousands(k.Held), textOr(k.Budget, ""), requestRate(k.RPM, c), allOr(k.Models),
+				shown(k.CreatedAt, ""), shown(k.LastUsedAt, "never"), shown(k.ExpiresAt, "never"), k.Description)
 		}
 		g.rows = append(g.rows, row)
 	}
@@ -192,81 +199,6 @@ func newShowKeyCommand(a *app) *cobra.Command {
 		})
 	}
 	return cmd
-}
-
-func newSetLimitCommand(a *app) *cobra.Command {
-	var ref string
-	var limit, daily, monthly, rpm, tpm, concurrent int64
-	cmd := &cobra.Command{
-		Use:   "set-limit --key K",
-		Short: "Change limits of a key",
-		Long:  "Change limits of a key. A running gateway applies them within a second.",
-	}
-	keyFlag(cmd, &ref)
-	f := cmd.Flags()
-	f.Var((*wholeNumber)(&limit), "limit", "tokens per calendar month by tariff")
-	f.Var((*wholeNumber)(&daily), "daily", "tokens per day")
-	f.Var((*wholeNumber)(&monthly), "monthly", "tokens per month")
-	f.Var((*wholeNumber)(&rpm), "rpm", "requests per minute")
-	f.Var((*wholeNumber)(&tpm), "tpm", "tokens per minute")
-	f.Var((*wholeNumber)(&concurrent), "concurrent", "requests that run at once")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := requireFlags(f, "key"); err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(limitFlags(), f.Changed) {
-			return usagef("give at least one of --%s", strings.Join(limitFlags(), ", --"))
-		}
-		if err := checkLimits(f); err != nil {
-			return err
-		}
-		change := billing.LimitChange{
-			Tariff: ifChanged(f, "limit", &limit), Daily: ifChanged(f, "daily", &daily),
-			Monthly: ifChanged(f, "monthly", &monthly), RPM: ifChanged(f, "rpm", &rpm),
-			TPM: ifChanged(f, "tpm", &tpm), Concurrent: ifChanged(f, "concurrent", &concurrent),
-		}
-		return a.withBooks(cmd, false, func(ctx context.Context, c Config, books *billing.Admin) error {
-			before, after, err := books.SetLimits(ctx, ref, change)
-			if err != nil {
-				return keyError(err)
-			}
-			return a.printLimitChange(c, before, after, f)
-		})
-	}
-	return cmd
-}
-
-func (a *app) printLimitChange(c Config, before, after billing.Key, f *pflag.FlagSet) error {
-	change := c.keyDefaults().Changed(before, after)
-	if a.json {
-		return a.printJSON(change)
-	}
-	old, now := change.Old, change.New
-	facts := []pair{{"id", after.ID}}
-	for _, l := range []struct {
-		flag     string
-		old, now int64
-	}{
-		{"limit", old.Limit, now.Limit},
-		{"daily", old.Daily, now.Daily},
-		{"monthly", old.Monthly, now.Monthly},
-		{"rpm", old.RPM, now.RPM},
-		{"tpm", old.TPM, now.TPM},
-		{"concurrent", old.Concurrent, now.Concurrent},
-	} {
-		if f.Changed(l.flag) {
-			facts = append(facts, pair{l.flag, limitStep(l.old, l.now)})
-		}
-	}
-	return a.printPairs(facts)
-}
-
-// limitStep writes a change of a limit with its size in per cent.
-func limitStep(old, now int64) string {
-	if old <= 0 {
-		return "default -> " + thousands(now)
-	}
-	return fmt.Sprintf("%s -> %s (%+.1f%%)", thousands(old), thousands(now), (float64(now)/float64(old)-1)*100)
 }
 
 func newRevokeKeyCommand(a *app) *cobra.Command {
@@ -320,18 +252,6 @@ func keyFlag(cmd *cobra.Command, ref *string) {
 	cmd.Flags().StringVar(ref, "key", "", "id of the `key`, or the key itself (required)")
 }
 
-func limitFlags() []string { return []string{"limit", "daily", "monthly", "rpm", "tpm", "concurrent"} }
-
-// checkLimits refuses limits that would let nothing through; nobody means them.
-func checkLimits(f *pflag.FlagSet) error {
-	for _, name := range limitFlags() {
-		if n, ok := f.Lookup(name).Value.(*wholeNumber); ok && f.Changed(name) && *n <= 0 {
-			return fmt.Errorf("--%s must be above 0; to stop a key use revoke-key", name)
-		}
-	}
-	return nil
-}
-
 func requireFlags(f *pflag.FlagSet, names ...string) error {
 	for _, name := range names {
 		if value := f.Lookup(name); !value.Changed || value.Value.String() == "" {
@@ -341,36 +261,41 @@ func requireFlags(f *pflag.FlagSet, names ...string) error {
 	return nil
 }
 
-func ifChanged(f *pflag.FlagSet, name string, value *int64) *int64 {
-	if f.Changed(name) {
-		return value
-	}
-	return nil
-}
-
 // maxWords bounds names and descriptions, in bytes, so that lists stay readable.
 const maxWords = 500
 
 // describe trims and checks the texts of a new key.
 func describe(n *billing.NewKey) error {
-	n.Name, n.Description = strings.TrimSpace(n.Name), strings.TrimSpace(n.Description)
-	for _, t := range []string{n.Name, n.Description} {
-		if len(t) > maxWords || printable(t) != t {
+	if err := checkWords(&n.Name, &n.Description); err != nil {
+		return err
+	}
+	models, err := checkModels(n.Models)
+	n.Models = models
+	return err
+}
+
+// checkWords trims and checks names and descriptions.
+func checkWords(texts ...*string) error {
+	for _, t := range texts {
+		if *t = strings.TrimSpace(*t); len(*t) > maxWords || printable(*t) != *t {
 			return usagef("name and description are at most %d bytes without control characters", maxWords)
 		}
 	}
-	var models []string
-	for _, m := range n.Models {
+	return nil
+}
+
+// checkModels trims and checks the patterns of --models.
+func checkModels(given []string) (models []string, err error) {
+	for _, m := range given {
 		if m = strings.TrimSpace(m); m != "" {
 			models = append(models, m)
 		}
 		if len(m) > 256 || printable(m) != m {
-			return usagef("a model of --models is at most 256 bytes without control characters")
+			return nil, usagef("a model of --models is at most 256 bytes without control characters")
 		}
 	}
-	if len(n.Models) > 0 && len(models) == 0 {
-		return usagef("--models: name at least one model, or leave it out to allow all")
+	if len(given) > 0 && len(models) == 0 {
+		return nil, usagef("--models: name at least one model, or leave it out to allow all")
 	}
-	n.Models = models
-	return nil
+	return models, nil
 }

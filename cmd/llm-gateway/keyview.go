@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,9 +28,11 @@ func keyPairs(v *api.KeyView, c Config) []pair {
 		{"name", v.Name},
 		{"description", v.Description},
 		{"state", v.State},
-		{"limit", thousands(v.Limit) + " tokens per month"},
+		{"tariff", textOr(v.Tariff, "")},
+		{"limit", thousands(v.Limit) + " tokens per month" + sourceNote(v)},
 		{"daily", thousands(v.Daily) + " tokens per day"},
 		{"monthly", thousands(v.Monthly) + " tokens per month"},
+		{"budget", budgetText(v.Budget)},
 		{"requests", requestRate(v.RPM, c)},
 		{"tokens", tokenRate(v.TPM, c)},
 		{"at once", atOnce(v.Concurrent, c)},
@@ -38,10 +41,27 @@ func keyPairs(v *api.KeyView, c Config) []pair {
 		{"used this month", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedMonth), thousands(v.RequestsMonth))},
 		{"held now", thousands(v.Held) + " tokens"},
 		{"created", shown(v.CreatedAt, "")},
+		{"last used", shown(v.LastUsedAt, "never")},
 		{"expires", shown(v.ExpiresAt, "never")},
+		{"blocked", shown(v.BlockedAt, "")},
 		{"revoked", shown(v.RevokedAt, "")},
 	}
 	return slices.DeleteFunc(facts, func(p pair) bool { return p.value == "" })
+}
+
+// sourceNote says that a limit beside a tariff is the key's own.
+func sourceNote(v *api.KeyView) string {
+	if v.Tariff != nil && v.LimitSource == "own" {
+		return " (its own)"
+	}
+	return ""
+}
+
+func budgetText(budget *string) string {
+	if budget == nil {
+		return ""
+	}
+	return *budget + " per month"
 }
 
 func requestRate(rpm int64, c Config) string {
@@ -82,9 +102,9 @@ func shown(t *time.Time, none string) string {
 
 // statsPairs are the sums over all keys for a person.
 func statsPairs(s *api.StatsView) []pair {
-	return []pair{
-		{"keys", fmt.Sprintf("%s (%s active, %s revoked, %s expired)", thousands(s.TotalKeys),
-			thousands(s.ActiveKeys), thousands(s.RevokedKeys), thousands(s.ExpiredKeys))},
+	pairs := []pair{
+		{"keys", fmt.Sprintf("%s (%s active, %s blocked, %s revoked, %s expired)", thousands(s.TotalKeys),
+			thousands(s.ActiveKeys), thousands(s.BlockedKeys), thousands(s.RevokedKeys), thousands(s.ExpiredKeys))},
 		{"limits in all", thousands(s.TotalTokens) + " tokens per month"},
 		{"average limit", thousands(s.AvgTokens)},
 		{"smallest limit", thousands(s.MinTokens)},
@@ -93,4 +113,10 @@ func statsPairs(s *api.StatsView) []pair {
 		{"used this month", fmt.Sprintf("%s tokens in %s requests", thousands(s.UsedMonth), thousands(s.RequestsMonth))},
 		{"held now", thousands(s.Held) + " tokens"},
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.TariffDistribution)) {
+		share := s.TariffDistribution[name]
+		pairs = append(pairs, pair{"tariff " + name, fmt.Sprintf("%s keys, %s tokens per month, %s on average",
+			thousands(share.Count), thousands(share.TotalTokens), thousands(share.AvgTokens))})
+	}
+	return pairs
 }

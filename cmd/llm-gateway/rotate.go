@@ -43,6 +43,8 @@ id of its own, and its budgets start unused. A running gateway follows within a 
 				return errors.New("the key is revoked: make a new one with create-key")
 			case errors.Is(err, billing.ErrExpiredKey):
 				return errors.New("the key has expired: make a new one with create-key")
+			case errors.Is(err, billing.ErrBlockedKey):
+				return errors.New("the key is blocked: let it in with unblock-key first")
 			case err != nil:
 				return keyError(err)
 			}

@@ -82,6 +82,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	for _, group := range []cobra.Group{
 		{ID: groupGateway, Title: "Gateway:"},
 		{ID: groupKeys, Title: "Keys:"},
+		{ID: groupTariffs, Title: "Tariffs:"},
 		{ID: groupBooks, Title: "Books:"},
 		{ID: groupPrices, Title: "Prices:"},
 	} {
@@ -89,10 +90,12 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 	}
 	addGroup(root, groupGateway, newUpCommand(a), newServeCommand(a), newEnvoyCommand(a), newEnvoyConfigCommand(a), newCheckCommand(a), newHealthcheckCommand(a))
 	addGroup(root, groupKeys, newCreateKeyCommand(a), newListKeysCommand(a), newShowKeyCommand(a),
-		newSetLimitCommand(a), newRotateKeyCommand(a), newRevokeKeyCommand(a), newImportKeysCommand(a))
-	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newAuditCommand(a), newReconcileCommand(a),
-		newBackupCommand(a), newRestoreCommand(a), newRebuildCountersCommand(a))
+		newSetLimitCommand(a), newSetModelsCommand(a), newSetKeyCommand(a), newRotateKeyCommand(a),
+		newBlockKeyCommand(a), newUnblockKeyCommand(a), newRevokeKeyCommand(a), newImportKeysCommand(a))
+	addGroup(root, groupTariffs, newListTariffsCommand(a), newSetTariffCommand(a), newRemoveTariffCommand(a))
 	addGroup(root, groupPrices, newListPricesCommand(a), newSetPriceCommand(a), newSimulateTariffCommand(a))
+	addGroup(root, groupBooks, newUsageCommand(a), newStatsCommand(a), newHistoryCommand(a), newAuditCommand(a), newReconcileCommand(a),
+		newBackupCommand(a), newRestoreCommand(a), newRebuildCountersCommand(a))
 	root.AddCommand(newCompletionCommand(a))
 	_ = a.completeValues(root) // a test sees to it that it does not fail
 	return root
@@ -101,6 +104,7 @@ stderr. Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`,
 const (
 	groupGateway = "gateway"
 	groupKeys    = "keys"
+	groupTariffs = "tariffs"
 	groupBooks   = "books"
 	groupPrices  = "prices"
 )

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,19 +75,6 @@ func checkUsageQuery(q *billing.UsageQuery) error {
 	}
 	q.By = by
 	return checkDays(q.From, q.To)
-}
-
-// checkDays checks the options --from and --to.
-func checkDays(from, to string) error {
-	for _, o := range []struct{ name, day string }{{"from", from}, {"to", to}} {
-		if _, err := time.Parse(time.DateOnly, o.day); err != nil && o.day != "" {
-			return usagef("--%s: write a day such as 2026-11-30", o.name)
-		}
-	}
-	if from != "" && to != "" && from > to {
-		return usagef("--from is after --to")
-	}
-	return nil
 }
 
 func (a *app) printUsage(t billing.UsageTable, by []string) error {

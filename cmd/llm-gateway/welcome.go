@@ -58,7 +58,9 @@ func (w welcome) curl(secret string) string {
 // demoKey makes a key when there has never been one, and waits until the
 // running gateway knows it.
 func (w welcome) demoKey(ctx context.Context, g *gateway) (secret string, err error) {
-	admin, err := billing.OpenAdmin(ctx, w.c.billingOptions(w.log))
+	o := w.c.billingOptions(w.log)
+	o.Actor = "gateway"
+	admin, err := billing.OpenAdmin(ctx, o)
 	if err != nil {
 		return "", err
 	}
