@@ -105,7 +105,7 @@ func TestFigures_ofMoney(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer admin.Close()
+	defer func() { _ = admin.Close() }()
 	if _, _, err := admin.AddPrices(t.Context(), "USD", []billing.Price{{Model: "m", Rates: billing.Rates{Input: &rate}}}); err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,9 @@ func resealed(t *testing.T, path string, m Manifest, statement string) string {
 	return to
 }
 
-// A bit that turned anywhere in the packed database is damage, and said to be.
+// A bit that turned anywhere in the packed database is damage, and said to be. A
+// rare one is none: packed data says in several ways what the same bytes are, and
+// the digest proves that they are.
 func TestDamagedBackupsAreNamed(t *testing.T) {
 	o := home{}.options(t, nil)
 	b, _ := worked(t, o)
@@ -191,13 +193,20 @@ func TestDamagedBackupsAreNamed(t *testing.T) {
 	}
 	damaged := filepath.Join(t.TempDir(), "damaged.zip")
 	place := home{}.options(t, nil)
+	harmless := 0
 	for i := int64(1); i < 100; i++ { // not the first byte: "the last block" changes nothing when all is in one
 		at := from + i*int64(packed.CompressedSize64)/100
 		whole[at] ^= 1 << (i % 8)
 		write(t, damaged, string(whole))
 		whole[at] ^= 1 << (i % 8)
-		if _, err := Restore(t.Context(), place, damaged, RestoreOptions{}); !errors.Is(err, ErrBackup) {
+		switch _, err := Restore(t.Context(), place, damaged, RestoreOptions{}); {
+		case err == nil:
+			harmless++
+		case !errors.Is(err, ErrBackup):
 			t.Fatalf("byte %d: %v, want ErrBackup", at, err)
 		}
+	}
+	if harmless > 5 {
+		t.Fatalf("%d of 99 damaged archives were restored", harmless)
 	}
 }

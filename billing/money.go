@@ -27,7 +27,7 @@ const (
 // String writes the amount in units, exactly and without zeros at its end:
 // "12.5", "0.000000001", "0".
 func (m Money) String() string {
-	sign, n := "", uint64(m)
+	sign, n := "", uint64(m) //nolint:gosec // its bits: also of the one that has no opposite
 	if m < 0 {
 		sign, n = "-", -n
 	}
@@ -97,5 +97,5 @@ func (w wide) cost() int64 {
 	if rest > 0 && q < math.MaxUint64 {
 		q++
 	}
-	return int64(min(q, uint64(maxCost))) //nolint:gosec // at most maxCost
+	return int64(min(q, uint64(maxCost)))
 }

@@ -108,7 +108,7 @@ func (s *statements) inTx(f func() error) (unsure bool, err error) {
 func (s *statements) add(keyID, day string, d figuresDelta) {
 	k := accountKey{keyID, day}
 	sum := s.deltas[k]
-	s.deltas[k] = figuresDelta{sum.delta.plus(d.delta), sum.requests + d.requests}
+	s.deltas[k] = figuresDelta{sum.plus(d.delta), sum.requests + d.requests}
 }
 
 // writeDeltas posts the batch's sum to each account it touched.
