@@ -126,6 +126,7 @@ type KeyView struct {
 	LimitsView
 	UsedToday     int64      `json:"used_today" doc:"Tokens."`
 	UsedMonth     int64      `json:"used_month" doc:"Tokens."`
+	SpentMonth    string     `json:"spent_month" doc:"Money, exact: a decimal text in units of the books' currency."`
 	Held          int64      `json:"held" doc:"Tokens held by requests that are running."`
 	RequestsToday int64      `json:"requests_today"`
 	RequestsMonth int64      `json:"requests_month"`
@@ -143,7 +144,7 @@ func (d Defaults) Key(k *billing.KeyUsage, now time.Time) KeyView {
 		ID: k.ID, Display: k.Display, Name: k.Name, Description: k.Description,
 		State: StateOf(k.Key, now), Origin: k.Origin,
 		LimitsView: d.Limits(k.Key),
-		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, Held: k.Held,
+		UsedToday:  k.UsedToday, UsedMonth: k.UsedMonth, SpentMonth: k.SpentMonth.String(), Held: k.Held,
 		RequestsToday: k.RequestsToday, RequestsMonth: k.RequestsMonth,
 		LastUsedAt: Moment(k.LastUsed), Models: modelsOf(k.Key),
 		CreatedAt: Moment(k.CreatedAt), ExpiresAt: Moment(k.ExpiresAt),

@@ -14,6 +14,8 @@ import (
 type KeyUsage struct {
 	Key
 	UsedToday, UsedMonth int64
+	SpentMonth           Money // charged this month
+	Reserved             Money // in open holds, whatever their period
 	Held                 int64 // in open holds, whatever their period
 	RequestsToday        int64
 	RequestsMonth        int64
@@ -75,13 +77,15 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 	var figures []struct {
 		KeyID                                  string
 		Today, Month, Held, ReqsDay, ReqsMonth int64
+		Spent, Reserved                        int64
 	}
 	err = db.Raw(`SELECT key_id, CAST(sum(CASE WHEN day = ? THEN used ELSE 0 END) AS BIGINT) AS today,
 			CAST(sum(CASE WHEN day LIKE ? THEN used ELSE 0 END) AS BIGINT) AS month,
-			CAST(sum(held) AS BIGINT) AS held,
+			CAST(sum(held) AS BIGINT) AS held, CAST(sum(reserved) AS BIGINT) AS reserved,
+			CAST(sum(CASE WHEN day LIKE ? THEN spent ELSE 0 END) AS BIGINT) AS spent,
 			CAST(sum(CASE WHEN day = ? THEN requests ELSE 0 END) AS BIGINT) AS reqs_day,
 			CAST(sum(CASE WHEN day LIKE ? THEN requests ELSE 0 END) AS BIGINT) AS reqs_month
-		FROM accounts GROUP BY key_id`, p.day, p.month+"-%", p.day, p.month+"-%").Scan(&figures).Error
+		FROM accounts GROUP BY key_id`, p.day, p.month+"-%", p.month+"-%", p.day, p.month+"-%").Scan(&figures).Error
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}
@@ -97,6 +101,7 @@ func (a *Admin) Keys(ctx context.Context) ([]KeyUsage, error) {
 		if i, ok := at[f.KeyID]; ok {
 			u := &list[i]
 			u.UsedToday, u.UsedMonth, u.Held, u.RequestsToday, u.RequestsMonth = f.Today, f.Month, f.Held, f.ReqsDay, f.ReqsMonth
+			u.SpentMonth, u.Reserved = Money(f.Spent), Money(f.Reserved)
 		}
 	}
 	var used []struct {

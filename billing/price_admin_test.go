@@ -121,12 +121,16 @@ func testAChargeKeepsThePriceOfItsAdmission(t *testing.T, at home) {
 	if bal := balance(t, b, k.ID); bal.SpentMonth != want+10*7 {
 		t.Errorf("a correction has the charge's price: spent %s, want %s", bal.SpentMonth, want+10*7)
 	}
-	if h := reserve(t, b, r); h.Price != 2 {
-		t.Errorf("the next request has price %d", h.Price)
+	next := reserve(t, b, r)
+	if next.Price != 2 {
+		t.Errorf("the next request has price %d", next.Price)
 	}
 	mustBalance(t, o)
 	// The past at other prices, and at its own: the same to the unit.
 	a := openAdmin(t, o)
+	if keys, err := a.Keys(t.Context()); err != nil || keys[0].SpentMonth != want+10*7 || keys[0].Reserved != next.Cost {
+		t.Errorf("%+v, %v", keys, err)
+	}
 	for name, c := range map[string]struct {
 		prices []Price
 		want   Money

@@ -39,6 +39,7 @@ func keyPairs(v *api.KeyView, c Config) []pair {
 		{"models", allOr(v.Models)},
 		{"used today", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedToday), thousands(v.RequestsToday))},
 		{"used this month", fmt.Sprintf("%s tokens in %s requests", thousands(v.UsedMonth), thousands(v.RequestsMonth))},
+		{"spent this month", spent(v)},
 		{"held now", thousands(v.Held) + " tokens"},
 		{"created", shown(v.CreatedAt, "")},
 		{"last used", shown(v.LastUsedAt, "never")},
@@ -62,6 +63,14 @@ func budgetText(budget *string) string {
 		return ""
 	}
 	return *budget + " per month"
+}
+
+// spent is "" where nothing costs anything.
+func spent(v *api.KeyView) string {
+	if v.SpentMonth == "0" && v.Budget == nil {
+		return ""
+	}
+	return v.SpentMonth
 }
 
 func requestRate(rpm int64, c Config) string {
