@@ -3,6 +3,7 @@ package billing
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // Who changes charges and makes the counters fit is found out by the chain.
@@ -99,6 +100,8 @@ func testRebuiltCountersAreTheSame(t *testing.T, at home) {
 	}
 	for _, tamper := range []string{
 		"UPDATE accounts SET used = 1, held = 2, spent = 3, reserved = 4, requests = 5", "DELETE FROM accounts",
+		"UPDATE accounts SET used = 1", "UPDATE accounts SET held = 2", "UPDATE accounts SET spent = 3",
+		"UPDATE accounts SET reserved = 4", "UPDATE accounts SET requests = 5",
 		"INSERT INTO accounts (key_id, day, used, held, requests) VALUES ('" + k.ID + "', '2026-01-01', 5, 0, 1)",
 	} {
 		execSQL(t, db, tamper)
@@ -113,5 +116,32 @@ func testRebuiltCountersAreTheSame(t *testing.T, at home) {
 			t.Fatalf("%s: counters are %d, want %d", tamper, got, before)
 		}
 		mustBalance(t, o)
+	}
+}
+
+// A charge whose seal is right may still cost what it should not.
+func TestAuditReckonsCosts(t *testing.T) {
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	price := Price{ID: 3, Model: "m*", ValidFrom: at, Rates: Rates{Input: money(2_000_000)}}
+	good := charge{ID: "c", Model: "m1", Tokens: Tokens{Prompt: 5}, Price: 3, Cost: 10, AdmittedAt: micros(at)}
+	for name, c := range map[string]struct {
+		change  func(*charge)
+		problem string
+	}{
+		"right":          {func(*charge) {}, ""},
+		"free":           {func(c *charge) { c.Price, c.Cost = 0, 0 }, ""},
+		"too cheap":      {func(c *charge) { c.Cost = 9 }, "cost: expected 0.00000001 (its tokens at price 3), found 0.000000009"},
+		"without price":  {func(c *charge) { c.Price = 0 }, "cost: expected 0 "},
+		"unknown price":  {func(c *charge) { c.Price = 4 }, "expected its price 4 in the books"},
+		"another model":  {func(c *charge) { c.Model = "n" }, "price 3 is of m*"},
+		"price of later": {func(c *charge) { c.AdmittedAt-- }, "price 3 is of m* from"},
+	} {
+		bad := good
+		c.change(&bad)
+		a := chainAudit{prices: newPriceList([]Price{price})}
+		a.reckon(&bad)
+		if all := strings.Join(a.problems, "\n"); (c.problem == "") != (all == "") || !strings.Contains(all, c.problem) {
+			t.Errorf("%s: %q, want %q", name, all, c.problem)
+		}
 	}
 }

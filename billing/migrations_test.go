@@ -35,7 +35,7 @@ func TestSchemasOfEveryVersionAreBroughtUp(t *testing.T) {
 				}
 				settle(t, b, reserve(t, b, ask(k.ID, 50)).ID, 1, 2)
 				mustBalance(t, o)
-				if r := audit(t, o); r.Charges != 3 || !slices.ContainsFunc(r.Chains, func(h ChainHead) bool { return h.Writer == oldWriter && h.Charges == 1 }) {
+				if r := audit(t, o); r.Charges != 3+sealBatch || !slices.ContainsFunc(r.Chains, func(h ChainHead) bool { return h.Writer == oldWriter && h.Charges == 1+sealBatch && h.Links == 2 }) {
 					t.Errorf("%+v", r)
 				}
 			})
@@ -110,7 +110,8 @@ func older(t *testing.T, dialect goose.Dialect, o Options, version int64) {
 			created_at, expires_at, revoked_at, rev%s) VALUES ('key_0123456789abcdefghjkmnpqrs', %s, 'sha256', 'old', '', '', 0, 500, 0, 3, '', 'created', 1, 0, 0, 1%s)`,
 			columns, literal(dialect, sum[:]), values),
 		"UPDATE meta SET v = '1' WHERE k = 'key_rev'",
-		"INSERT INTO accounts (key_id, day, used, held, requests) VALUES ('key_0123456789abcdefghjkmnpqrs', '2026-11-23', 30, 70, 1)",
+		"INSERT INTO accounts (key_id, day, used, held, requests) VALUES ('key_0123456789abcdefghjkmnpqrs', '2026-11-23', 30, 70, 501)", // 1 + sealBatch
+		freeCharges(sealBatch),
 		fmt.Sprintf(`INSERT INTO holds (id, key_id, day, model, endpoint, request_id, tokens, prompt_bound, prompt_estimate, state, seen_prompt,
 			seen_completion, admitted_at, resolved_at%s) VALUES ('01a20846-fe00-7484-abd7-000000000002', 'key_0123456789abcdefghjkmnpqrs', '2026-11-23', 'm', '/v1', 'r',
 			70, 60, 5, 2, 4, 3, 1763900000000000, 0%s)`, replica, name),
@@ -125,6 +126,17 @@ func older(t *testing.T, dialect goose.Dialect, o Options, version int64) {
 	if dialect == goose.DialectSQLite3 {
 		execSQL(t, &rawDB{DB: db}, "PRAGMA wal_checkpoint(TRUNCATE)")
 	}
+}
+
+// freeCharges is a statement that posts so many charges of nothing.
+func freeCharges(n int) string {
+	rows := make([]string, n)
+	for i := range rows {
+		rows[i] = fmt.Sprintf(`('01a20846-fe00-7484-abd8-%012d', NULL, 'charge', 'key_0123456789abcdefghjkmnpqrs', '2026-11-23', 'm', '', '/v1', 'r',
+			0, 0, 0, 0, 0, 'expired', 50, 0, '', 1763900000000000, 1763900001000000)`, i)
+	}
+	return `INSERT INTO charges (id, ref, kind, key_id, day, model, answer_model, endpoint, request_id, prompt, completion, total, cached, reasoning,
+		provenance, hold_tokens, overshoot, note, admitted_at, settled_at) VALUES ` + strings.Join(rows, ", ")
 }
 
 // literal writes bytes as a dialect does.
