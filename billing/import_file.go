@@ -64,6 +64,15 @@ func (a *Admin) ImportFile(ctx context.Context, keys []ListedKey) (done []Import
 }
 
 func importFile(tx *gorm.DB, d *digester, keys []ListedKey, now time.Time) ([]ImportedKey, error) {
+	if tx.Name() == "postgres" {
+		// Rows first, in the order of their ids, then the revision, as everybody
+		// does who changes a key: in another order two could wait for each other.
+		var ids []string
+		err := tx.Raw("SELECT id FROM keys WHERE origin = ? AND tariff = 0 ORDER BY id FOR NO KEY UPDATE", OriginEnv).Scan(&ids).Error
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := lockKeys(tx); err != nil {
 		return nil, err
 	}
