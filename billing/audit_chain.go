@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"gorm.io/gorm"
@@ -113,35 +114,45 @@ func (a *chainAudit) follow(last, l *linkRow) {
 	}
 }
 
+// sealedCharge is a charge as a link seals it.
+type sealedCharge struct {
+	digest []byte
+	link   *linkRow
+}
+
 // charges holds the charges of some links to their seals.
 func (a *chainAudit) charges(links []linkRow) error {
+	var ids []string
+	sealed := map[string]sealedCharge{}
 	for i := range links {
-		l := &links[i]
-		ids, digests := unsealed(l.Sealed)
-		for len(ids) > 0 {
-			n := min(len(ids), sealBatch)
-			if err := a.compare(l, ids[:n], digests); err != nil {
-				return err
+		for _, s := range seals(links[i].Sealed) {
+			id := s.id().String()
+			if first, twice := sealed[id]; twice {
+				a.problem("charge %s: sealed twice (chain %s, link %d)", id, first.link.Writer, first.link.Link)
 			}
-			ids = ids[n:]
+			ids = append(ids, id)
+			sealed[id] = sealedCharge{s[len(uuid.UUID{}):], &links[i]}
+		}
+	}
+	for part := range slices.Chunk(ids, sealBatch) {
+		if err := a.compare(part, sealed); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// unsealed are the ids and digests of a link.
-func unsealed(sealed []byte) (ids []string, digests map[string][]byte) {
-	digests = map[string][]byte{}
-	for ; len(sealed) >= sealSize; sealed = sealed[sealSize:] {
-		s := seal(sealed[:sealSize])
-		id := s.id().String()
-		ids = append(ids, id)
-		digests[id] = s[len(uuid.UUID{}):]
+// seals are what a link seals.
+func seals(sealed []byte) (list []seal) {
+	for part := range slices.Chunk(sealed, sealSize) {
+		if len(part) == sealSize { // the database sees to it
+			list = append(list, seal(part))
+		}
 	}
-	return ids, digests
+	return list
 }
 
-func (a *chainAudit) compare(l *linkRow, ids []string, digests map[string][]byte) error {
+func (a *chainAudit) compare(ids []string, sealed map[string]sealedCharge) error {
 	charges, err := chargesOf(a.tx.Raw("SELECT "+chargeColumns+" FROM charges WHERE id IN ?", ids).Rows())
 	if err != nil {
 		return err
@@ -150,9 +161,9 @@ func (a *chainAudit) compare(l *linkRow, ids []string, digests map[string][]byte
 	for i := range charges {
 		c := &charges[i]
 		there[c.ID] = true
-		digest := c.digest()
-		if !bytes.Equal(digest[:], digests[c.ID]) {
-			a.problem("key %s, day %s, charge %s: it was changed after it was written (chain %s, link %d)", c.KeyID, c.Day, c.ID, l.Writer, l.Link)
+		digest, s := c.digest(), sealed[c.ID]
+		if !bytes.Equal(digest[:], s.digest) {
+			a.problem("key %s, day %s, charge %s: it was changed after it was written (chain %s, link %d)", c.KeyID, c.Day, c.ID, s.link.Writer, s.link.Link)
 			continue
 		}
 		a.reckon(c)
@@ -160,7 +171,7 @@ func (a *chainAudit) compare(l *linkRow, ids []string, digests map[string][]byte
 	a.found += int64(len(charges))
 	for _, id := range ids {
 		if !there[id] {
-			a.problem("charge %s: it was removed (chain %s, link %d)", id, l.Writer, l.Link)
+			a.problem("charge %s: it was removed (chain %s, link %d)", id, sealed[id].link.Writer, sealed[id].link.Link)
 		}
 	}
 	return nil
@@ -195,9 +206,8 @@ func (a *chainAudit) strangers() error {
 	}
 	known := map[string]bool{}
 	if err := a.each("SELECT sealed FROM links", func(sealed []byte) {
-		ids, _ := unsealed(sealed)
-		for _, id := range ids {
-			known[id] = true
+		for _, s := range seals(sealed) {
+			known[s.id().String()] = true
 		}
 	}); err != nil {
 		return err
