@@ -11,7 +11,7 @@ import (
 type PriceView struct {
 	ID          int64      `json:"id" minimum:"1" doc:"The version that charges refer to."`
 	Model       string     `json:"model" doc:"A model, or a pattern in which * stands for any text."`
-	ValidFrom   *time.Time `json:"valid_from"`
+	ValidFrom   *time.Time `json:"valid_from" doc:"To the microsecond: what was admitted before has another price."`
 	State       string     `json:"state" enum:"in_force,future,past" doc:"in_force: it applies now, where no more exact pattern does."`
 	Input       *string    `json:"input"`
 	CachedRead  *string    `json:"cached_read" doc:"null: as input."`
@@ -77,8 +77,11 @@ func viewPrice(p *billing.Price, state string) PriceView {
 		s := m.String()
 		return &s
 	}
+	// Not cut to seconds: a list that is read back as a price file has to say
+	// the same of what was admitted within that second.
+	from := p.ValidFrom.UTC()
 	return PriceView{
-		ID: p.ID, Model: p.Model, ValidFrom: Moment(p.ValidFrom), State: state,
+		ID: p.ID, Model: p.Model, ValidFrom: &from, State: state,
 		Input: text(p.Input), CachedRead: text(p.CachedRead), CacheWrite: text(p.CacheWrite), Output: text(p.Output),
 		Reasoning: text(p.Reasoning), AudioInput: text(p.AudioInput), AudioOutput: text(p.AudioOutput),
 		Ends: p.Ends(), CreatedAt: Moment(p.CreatedAt),

@@ -95,6 +95,9 @@ func (a *account) budgets(l Limits, p period, now time.Time) budgets {
 // left is what the budget can still hold; negative after an overshoot.
 func (b *budget) left() int64 { return b.limit - b.figures.used - b.figures.held }
 
+// spare is left, and nothing after an overshoot: what costs nothing still fits.
+func (b *budget) spare() int64 { return max(0, b.left()) }
+
 // refusal is the budget with the longest wait among those that cannot hold
 // need, the tighter one of equal waits, money after tokens; nil when all can.
 func refusal(bs *budgets, need amount) *BudgetError {
@@ -109,7 +112,7 @@ func refusal(bs *budgets, need amount) *BudgetError {
 		}
 	}
 	needed := need.tokens
-	if money := bs.money(); need.money > money.left() && (worst == nil || money.resetIn > worst.resetIn) {
+	if money := bs.money(); need.money > money.spare() && (worst == nil || money.resetIn > worst.resetIn) {
 		worst, needed = money, need.money
 	}
 	if worst == nil {
@@ -163,7 +166,7 @@ func (w want) size(bs *budgets, prompt int64) (need amount, ceiling int64, refus
 	}
 	spare := min(tightest(bs).left()-prompt, times(w.normal, w.choices))
 	if w.price != nil && spare >= w.choices {
-		spare = w.price.affords(prompt, spare, bs.money().left())
+		spare = w.price.affords(prompt, spare, bs.money().spare())
 	}
 	if spare < w.choices {
 		least := w.holding(prompt, w.choices)

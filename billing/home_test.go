@@ -134,6 +134,8 @@ func suite() []part {
 		{"AChargeKeepsThePriceOfItsAdmission", testAChargeKeepsThePriceOfItsAdmission},
 		{"AModelWithoutAPriceIsMeteredOnly", testAModelWithoutAPriceIsMeteredOnly},
 		{"ParallelReservesSpendExactlyTheMoney", testParallelReservesSpendExactlyTheMoney},
+		{"WhatCostsNothingNeedsNoMoney", testWhatCostsNothingNeedsNoMoney},
+		{"AModelCostsWhatItsNameInTheBooksCosts", testAModelCostsWhatItsNameInTheBooksCosts},
 		{"PricesReachAnOpenBook", testPricesReachAnOpenBook},
 		{"ModelsWithoutAPriceCanBeRefused", testModelsWithoutAPriceCanBeRefused},
 		{"ABlockedKeyIsKeptOut", testABlockedKeyIsKeptOut},

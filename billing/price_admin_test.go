@@ -118,6 +118,11 @@ func testAChargeKeepsThePriceOfItsAdmission(t *testing.T, at home) {
 	if err := b.Correct(t.Context(), h.ID, out); err != nil {
 		t.Fatal(err)
 	}
+	before := out
+	before.Completion, before.Reasoning = 50, 30
+	if beyond := h.CostBeyond(before, out); h.CostOf(before) != want || beyond != 10*7 {
+		t.Errorf("the hold says %s and %s for the correction", h.CostOf(before), beyond)
+	}
 	if bal := balance(t, b, k.ID); bal.SpentMonth != want+10*7 {
 		t.Errorf("a correction has the charge's price: spent %s, want %s", bal.SpentMonth, want+10*7)
 	}
@@ -253,5 +258,55 @@ func testModelsWithoutAPriceCanBeRefused(t *testing.T, at home) {
 	b.SetRefuseUnpriced(false)
 	b.Void(reserve(t, b, ask(k.ID, 50)).ID)
 	flush(t, b)
+	mustBalance(t, o)
+}
+
+// An answer that cost more than it held takes the money below nothing. What costs
+// money is refused then, and what costs none is not.
+func testWhatCostsNothingNeedsNoMoney(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
+	mustPrice(t, o, Price{Model: "m", Rates: Rates{Input: money(1_000_000)}}, Price{Model: "free", Rates: Rates{Input: money(0)}})
+	b, k := setup(t, o, Limits{Money: 20, Daily: 1000})
+	settle(t, b, reserve(t, b, ask(k.ID, 20)).ID, 30, 0)
+	if bal := balance(t, b, k.ID); bal.SpentMonth != 30 {
+		t.Fatalf("spent %s", bal.SpentMonth)
+	}
+	_, err := b.Reserve(t.Context(), ask(k.ID, 1))
+	if e := refused(t, err); e.Budget != BudgetMoney || e.Needed != 1 || e.Used != 30 {
+		t.Errorf("refused with %+v", e)
+	}
+	for _, model := range []string{"free", "without a price"} {
+		r := ask(k.ID, 100)
+		r.Model, r.DefaultCeiling = model, 4096
+		if h := reserve(t, b, r); h.Cost != 0 || h.Ceiling != 1000-30-100 {
+			t.Errorf("%s: held %+v", model, h)
+		} else {
+			b.Void(h.ID)
+		}
+	}
+	flush(t, b)
+	mustBalance(t, o)
+}
+
+// A model costs what the books say that its name costs, also where a client wrote
+// more than they can keep.
+func testAModelCostsWhatItsNameInTheBooksCosts(t *testing.T, at home) {
+	o := at.options(t, newClock(testNow))
+	o.RefuseUnpriced = true
+	p := mustPrice(t, o, Price{Model: "m", Rates: Rates{Input: money(1_000_000)}})[0]
+	b, k := setup(t, o, Limits{})
+	for _, name := range []string{"m\x00", "\xffm"} {
+		r := ask(k.ID, 10)
+		r.Model = name
+		h := reserve(t, b, r)
+		if h.Price != p.ID || h.Cost != 10 {
+			t.Errorf("%q: held %+v", name, h)
+		}
+		settle(t, b, h.ID, 10, 0)
+	}
+	s, err := openAdmin(t, o).Simulate(t.Context(), []Price{{Model: "m", Rates: p.Rates}}, UsageQuery{})
+	if err != nil || s.Total.Charged != 20 || s.Total.Difference != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
 	mustBalance(t, o)
 }

@@ -73,6 +73,20 @@ func (h *Hold) CostOf(o Outcome) Money {
 	return h.Rates.Cost(o.entry(time.Time{}).Tokens)
 }
 
+// CostBeyond is what Correct charges for an outcome of this hold where another
+// one is in the books already: of the difference alone, rounded up by itself.
+func (h *Hold) CostBeyond(before, o Outcome) Money {
+	if h.Rates == nil {
+		return 0
+	}
+	price := Price{ID: h.Price, Rates: *h.Rates}
+	more, err := o.entry(time.Time{}).beyond(before.entry(time.Time{}), func(int64) (*Price, error) { return &price, nil })
+	if err != nil || more == nil {
+		return 0 // the price is known, so it is the latter
+	}
+	return Money(more.Cost)
+}
+
 // openHold is a hold in memory, from its admission until the commit that ends it.
 type openHold struct {
 	id, keyID, model, endpoint, requestID string
@@ -163,6 +177,7 @@ func (b *Book) Reserve(ctx context.Context, r HoldRequest) (Hold, error) {
 	if err := r.validate(); err != nil {
 		return Hold{}, err
 	}
+	r.Model = storable(r.Model) // before its price is looked up: the books price what they name
 	k := b.keys.get(r.KeyID)
 	if k == nil {
 		return Hold{}, fmt.Errorf("reserve: %w", ErrUnknownKey)
@@ -215,7 +230,7 @@ func (b *Book) take(k *Key, r *HoldRequest, prompt int64, last bool) (*openHold,
 		id = minted.String()
 	}
 	h := &openHold{
-		id: id, keyID: k.ID, model: storable(r.Model), endpoint: storable(r.Endpoint), requestID: storable(r.RequestID),
+		id: id, keyID: k.ID, model: r.Model, endpoint: storable(r.Endpoint), requestID: storable(r.RequestID),
 		promptBound: r.PromptBound, promptEstimate: min(r.PromptEstimate, maxFigure),
 		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last, price: b.keys.price(r.Model, now)},
 		prompt: prompt, grant: grant{admittedAt: micros(now)},

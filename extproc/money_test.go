@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/billing/usage"
 )
@@ -54,5 +56,26 @@ func TestOutcome_hasAllKindsOfTokens(t *testing.T) {
 	}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// A figure that grows after the charge is charged by itself and rounded up by
+// itself; the line tells the sum of both, as the books do.
+func TestLineHasTheCostOfCorrections(t *testing.T) {
+	r, logs := watched(t, zap.InfoLevel, nil)
+	input, output := billing.Money(0), billing.Money(100_000) // a tenth of a nano-unit each
+	r.books.rates = &billing.Rates{Input: &input, Output: &output}
+	talk := r.begin()
+	talk.say(post("/v1/chat/completions"))
+	talk.say(requestBodyMsg(streamBody))
+	talk.say(responseHeadersMsg("via_upstream", false, ":status", "200", "content-type", "text/event-stream"))
+	for _, piece := range []string{delta, finish, usageChunk, strings.ReplaceAll(usageChunk, `:4`, `:9`), done} {
+		talk.say(responseBodyMsg(piece, false))
+	}
+	talk.say(responseBodyMsg("", true))
+	talk.end()
+	_, got := line(t, logs)
+	if got["completion_tokens"] != int64(9) || got["cost"] != "0.000000002" {
+		t.Errorf("the line is %v, after %v", got, r.books.events)
 	}
 }

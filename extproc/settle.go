@@ -75,7 +75,10 @@ func (x *exchange) settle(ctx context.Context, report usage.Report, complete boo
 		return err
 	case report.Verdict == usage.Reported && report.Tokens.Total > x.charged.Total:
 		outcome := x.outcome(report, true)
+		// A correction is a charge of its own: the two are rounded up each.
+		cost := x.notes.cost + x.hold.CostBeyond(x.inTheBooks(), outcome)
 		x.note(outcome)
+		x.notes.cost = cost
 		return x.s.o.Books.Correct(ctx, x.hold.ID, outcome)
 	}
 	return nil
@@ -101,6 +104,15 @@ func (x *exchange) note(o billing.Outcome) {
 	x.notes.cost = x.hold.CostOf(o)
 	x.provenance = o.Provenance
 	x.body, x.sample = nil, "" // nothing is counted any more
+}
+
+// inTheBooks is what was charged so far.
+func (x *exchange) inTheBooks() billing.Outcome {
+	c := &x.charged
+	return billing.Outcome{
+		Prompt: c.Prompt, Completion: c.Completion, Cached: c.CachedPrompt, CacheWrite: c.CacheWrite, AudioPrompt: c.AudioPrompt,
+		Reasoning: c.Reasoning, AudioCompletion: c.AudioCompletion, Provenance: x.provenance,
+	}
 }
 
 // outcome maps what was seen of an answer to its charge. complete tells that

@@ -17,8 +17,9 @@ func newSimulateTariffCommand(a *app) *cobra.Command {
 		Long: `Reckon what the past would have cost at the prices of a file, by key and model. The
 file is that of set-price --file; a price without valid_from counts from the
 beginning. Each charge is priced by itself, exactly as it would have been, so that
-the prices in force give what was charged to the last unit. The books stay as they
-are. Days are UTC, --from and --to inclusive.`,
+the prices in force give what was charged to the last unit; what a gateway admitted
+within the second that a new price needs to reach it has the price before. The books
+stay as they are. Days are UTC, --from and --to inclusive.`,
 		Example: "  llm-gateway simulate-tariff --file prices.yaml --from 2026-11-01 --to 2026-11-30",
 	}
 	f := cmd.Flags()

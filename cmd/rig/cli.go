@@ -96,6 +96,8 @@ type UsageRow struct {
 	Completion int64                      `json:"completion_tokens"`
 	Total      int64                      `json:"total_tokens"`
 	Requests   int64                      `json:"requests"`
+	Cost       string                     `json:"cost"` // exact decimal
+	Unpriced   int64                      `json:"unpriced_requests"`
 	Provenance map[string]json.RawMessage `json:"provenance"`
 }
 

@@ -45,17 +45,29 @@ type Script struct {
 	Status       int               `json:"status,omitempty"`     // HTTP status, 0 = 200
 	Prompt       int64             `json:"prompt,omitempty"`     // prompt tokens to report
 	Completion   int64             `json:"completion,omitempty"` // completion tokens to report
+	Parts        Parts             `json:"parts,omitzero"`       // of them, as OpenAI details them
 	Chunks       int               `json:"chunks,omitempty"`     // content chunks of a stream, 0 = 3
 	ChunkBytes   int               `json:"chunk_bytes,omitempty"`
 	FirstDelayMS int               `json:"first_delay_ms,omitempty"` // before the headers
 	ChunkDelayMS int               `json:"chunk_delay_ms,omitempty"` // before every piece but the first
 	Usage        UsageKind         `json:"usage,omitempty"`
 	End          EndKind           `json:"end,omitempty"`
-	EndAfter     int               `json:"end_after,omitempty"` // pieces sent before EndReset or EndClose
-	Split        int               `json:"split,omitempty"`     // bytes a write, 0 = one piece a write
-	CRLF         bool              `json:"crlf,omitempty"`      // CR LF line ends in SSE
-	Gzip         bool              `json:"gzip,omitempty"`      // compressed though nobody accepts it
-	Header       map[string]string `json:"header,omitempty"`    // more answer headers
+	EndAfter     int               `json:"end_after,omitempty"`  // pieces sent before EndReset or EndClose
+	Held         bool              `json:"held,omitempty"`       // waits for Upstream.Release(ID)
+	HeldAfter    int               `json:"held_after,omitempty"` // pieces sent before that, 0 = it waits before the headers
+	Split        int               `json:"split,omitempty"`      // bytes a write, 0 = one piece a write
+	CRLF         bool              `json:"crlf,omitempty"`       // CR LF line ends in SSE
+	Gzip         bool              `json:"gzip,omitempty"`       // compressed though nobody accepts it
+	Header       map[string]string `json:"header,omitempty"`     // more answer headers
+}
+
+// Parts are the tokens that a usage object tells apart.
+type Parts struct {
+	Cached          int64 `json:"cached,omitempty"`
+	CacheWrite      int64 `json:"cache_write,omitempty"`
+	AudioPrompt     int64 `json:"audio_prompt,omitempty"`
+	Reasoning       int64 `json:"reasoning,omitempty"`
+	AudioCompletion int64 `json:"audio_completion,omitempty"`
 }
 
 // Ask is the part of a request that an answer depends on.
@@ -207,8 +219,17 @@ func (s Script) usageMember() string {
 	case UsageZero:
 		completion, total = "0", s.Prompt // a total that says more would tell the truth
 	}
-	return fmt.Sprintf(`,"usage":{"prompt_tokens":%d,"completion_tokens":%s,"total_tokens":%d}`,
-		s.Prompt, completion, total)
+	return fmt.Sprintf(`,"usage":{"prompt_tokens":%d,"completion_tokens":%s,"total_tokens":%d%s}`,
+		s.Prompt, completion, total, s.Parts.members())
+}
+
+func (p Parts) members() string {
+	if p == (Parts{}) {
+		return ""
+	}
+	return fmt.Sprintf(`,"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d}`+
+		`,"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d}`,
+		p.Cached, p.CacheWrite, p.AudioPrompt, p.Reasoning, p.AudioCompletion)
 }
 
 func (s Script) chunks() int {

@@ -51,9 +51,10 @@ type Upstream struct {
 
 	server *http.Server
 
-	mu      sync.Mutex
-	records []*Record
-	changed chan struct{} // closed and replaced at every change
+	mu       sync.Mutex
+	records  []*Record
+	released map[string]bool
+	changed  chan struct{} // closed and replaced at every change
 }
 
 // StartUpstream listens on a free loopback port. Close it when done.
@@ -62,7 +63,7 @@ func StartUpstream() (*Upstream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start mock upstream: %w", err)
 	}
-	u := &Upstream{URL: "http://" + l.Addr().String(), changed: make(chan struct{})}
+	u := &Upstream{URL: "http://" + l.Addr().String(), released: map[string]bool{}, changed: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -119,6 +120,27 @@ func (u *Upstream) Wait(ctx context.Context, ok func([]Record) bool) error {
 		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the mock upstream: %w", ctx.Err())
+		}
+	}
+}
+
+// Release lets the answers go on whose script has that ID and is Held, those
+// that are asked for later too.
+func (u *Upstream) Release(id string) { u.update(func() { u.released[id] = true }) }
+
+// held waits for the script's release.
+func (u *Upstream) held(ctx context.Context, id string) error {
+	for {
+		u.mu.Lock()
+		released, changed := u.released[id], u.changed
+		u.mu.Unlock()
+		if released {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -193,6 +215,11 @@ func (u *Upstream) answer(w http.ResponseWriter, r *http.Request, rec *Record) e
 	if err := pause(r.Context(), s.FirstDelay()); err != nil {
 		return err
 	}
+	if s.Held && s.HeldAfter == 0 {
+		if err := u.held(r.Context(), s.ID); err != nil {
+			return err
+		}
+	}
 	answer := s.Answer(rec.Ask)
 	cuts := s.End == EndReset || s.End == EndClose
 	if cuts && s.EndAfter == 0 {
@@ -213,6 +240,11 @@ func (u *Upstream) answer(w http.ResponseWriter, r *http.Request, rec *Record) e
 	for i, p := range answer.Pieces {
 		if cuts && i == s.EndAfter {
 			return errCut
+		}
+		if s.Held && i > 0 && i == s.HeldAfter {
+			if err := u.held(r.Context(), s.ID); err != nil {
+				return err
+			}
 		}
 		if i > 0 {
 			if err := pause(r.Context(), s.ChunkDelay()); err != nil {

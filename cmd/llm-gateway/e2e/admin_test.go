@@ -72,12 +72,12 @@ func (o *operator) want(status int, method, path, body string) map[string]any {
 }
 
 // command runs a command with --json on the same books.
-func (o *operator) command(args ...string) map[string]any {
-	o.t.Helper()
-	r, err := o.cli.Run(append(args, "--json")...)
+func (g *gateway) command(args ...string) map[string]any {
+	g.t.Helper()
+	r, err := g.cli.Run(append(args, "--json")...)
 	var document map[string]any
 	if err != nil || r.Code != 0 || json.Unmarshal([]byte(r.Stdout), &document) != nil {
-		o.t.Fatalf("%v: %v %d %s%s", args, err, r.Code, r.Stdout, r.Stderr)
+		g.t.Fatalf("%v: %v %d %s%s", args, err, r.Code, r.Stdout, r.Stderr)
 	}
 	return document
 }
