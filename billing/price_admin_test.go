@@ -276,11 +276,13 @@ func testWhatCostsNothingNeedsNoMoney(t *testing.T, at home) {
 		t.Errorf("refused with %+v", e)
 	}
 	for _, model := range []string{"free", "without a price"} {
-		r := ask(k.ID, 100)
-		r.Model, r.DefaultCeiling = model, 4096
-		if h := reserve(t, b, r); h.Cost != 0 || h.Ceiling != 1000-30-100 {
-			t.Errorf("%s: held %+v", model, h)
-		} else {
+		for given, want := range map[int64]int64{10: 10, 0: 1000 - 30 - 100} { // without a ceiling, what the day's tokens allow
+			r := ask(k.ID, 100)
+			r.Model, r.Ceiling, r.DefaultCeiling = model, given, 4096
+			h, err := b.Reserve(t.Context(), r)
+			if err != nil || h.Cost != 0 || h.Ceiling != want {
+				t.Errorf("%s, ceiling %d: held %+v, %v", model, given, h, err)
+			}
 			b.Void(h.ID)
 		}
 	}
