@@ -11,10 +11,10 @@ goes. Prove the result from outside: llm-gateway check --listener URL`
 the sidecar has not read yet, the usage of the answer among it.`
 
 	whereClusters  = `static_resources.clusters: append.`
-	whyGateCluster = `The sidecar's gRPC, which the gate asks; the limits take the place of Envoy's 1,024
-requests at a time. Without it every model request is refused with 503.`
-	whyPagesCluster = `The sidecar's HTTP: what a key has used, health, documentation. Without it those
-pages are 503; model requests do not need it.`
+	whyGateCluster = `The sidecar's gRPC, which the gate asks: Envoy does not start without it. Without the
+limits here no more than 1,024 requests run at a time.`
+	whyPagesCluster = `The sidecar's HTTP: what a key has used, health, documentation. Only
+the routes to those pages need it; models do not.`
 	whyModelCluster = `The model server. If you have a cluster for it, leave this one out and print again
 with --cluster NAME: the lock below guards the cluster of that name and no other.`
 

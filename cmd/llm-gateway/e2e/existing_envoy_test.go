@@ -102,9 +102,7 @@ func portOf(t *testing.T, addr string) string {
 func addTo(t *testing.T, config, additions map[string]any) {
 	t.Helper()
 	static := config["static_resources"].(map[string]any)
-	listener := static["listeners"].([]any)[0].(map[string]any)
-	chain := listener["filter_chains"].([]any)[0].(map[string]any)["filters"].([]any)
-	manager := chain[len(chain)-1].(map[string]any)["typed_config"].(map[string]any)
+	manager := managerOf(config)
 	for key, value := range additions {
 		switch key {
 		case "layered_runtime":
@@ -118,13 +116,22 @@ func addTo(t *testing.T, config, additions map[string]any) {
 			last := len(theirs) - 1
 			manager[key] = append(append(append([]any{}, theirs[:last]...), value.([]any)...), theirs[last])
 		case "routes":
-			for _, host := range manager["route_config"].(map[string]any)["virtual_hosts"].([]any) {
-				merge(host.(map[string]any), map[string]any{key: value})
-			}
+			merge(hostOf(config), map[string]any{key: value})
 		default:
 			t.Fatalf("nobody knows where %s goes", key)
 		}
 	}
+}
+
+// managerOf is the listener's http_connection_manager, hostOf its virtual host.
+func managerOf(config map[string]any) map[string]any {
+	listener := config["static_resources"].(map[string]any)["listeners"].([]any)[0].(map[string]any)
+	filters := listener["filter_chains"].([]any)[0].(map[string]any)["filters"].([]any)
+	return filters[0].(map[string]any)["typed_config"].(map[string]any)
+}
+
+func hostOf(config map[string]any) map[string]any {
+	return managerOf(config)["route_config"].(map[string]any)["virtual_hosts"].([]any)[0].(map[string]any)
 }
 
 // merge sets the fields of from, and puts its lists before those that are there.

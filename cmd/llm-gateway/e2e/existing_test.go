@@ -5,6 +5,8 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,25 @@ func (s *existing) nothingNew(what string, hits *int) {
 	}
 }
 
+// checkListener runs check --listener as anybody could, and wants its exit code
+// and what its message says.
+func (s *existing) checkListener(code int, want string, flags ...string) {
+	s.t.Helper()
+	r, err := s.cli.Run(append([]string{"check", "--listener", s.url}, flags...)...)
+	if err != nil || r.Code != code || !strings.Contains(r.Stderr, want) || (code == 0) != (r.Stderr == "") {
+		s.t.Errorf("check --listener: exit %d, %v, want %d and %q\n%s%s", r.Code, err, code, want, r.Stdout, r.Stderr)
+	}
+}
+
+func (s *existing) keyFile(key string) string {
+	s.t.Helper()
+	file := filepath.Join(s.t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return file
+}
+
 func TestExistingEnvoy_closed(t *testing.T) {
 	s := startExisting(t)
 	valid := s.key().Key
@@ -84,6 +105,7 @@ func TestExistingEnvoy_closed(t *testing.T) {
 	}
 	s.nothingNew("a WebSocket", &hits)
 	s.wantOwnRoutes("with the sidecar")
+	s.checkListener(0, "", "--key-file", s.keyFile(valid))
 	if report := s.balanced(); report.Charges != 0 {
 		t.Errorf("%d charges for refused requests", report.Charges)
 	}
@@ -161,6 +183,8 @@ func TestExistingEnvoy_withoutTheSidecar(t *testing.T) {
 	s.nothingNew("killed", &hits)
 	wantProblem(t, "a page", s.get("/health", nil), 503, "gateway_unavailable")
 	s.wantOwnRoutes("without the sidecar")
+	s.checkListener(0, "")
+	s.checkListener(1, ": valid key (", "--key-file", s.keyFile(key)) // closed, and for everybody
 	s.runServe()
 	s.ready()
 	s.eventually("the sidecar to be used again", func() bool {
@@ -217,4 +241,68 @@ func TestExistingEnvoy_newCluster(t *testing.T) {
 		t.Errorf("the model server was asked as %q", host)
 	}
 	s.wantOwnRoutes("with a cluster of the gateway's")
+	s.checkListener(0, "", "--key-file", s.keyFile(key))
+}
+
+// TestCheckListener_up: the gateway's own Envoy is closed too.
+func TestCheckListener_up(t *testing.T) {
+	s := &existing{gateway: start(t, setup{demo: true})}
+	s.checkListener(0, "", "--key-file", s.keyFile(s.key().Key))
+	revoked, _ := s.deadKeys()
+	s.checkListener(1, "1 of 10 did not go as they must: valid key (", "--key-file", s.keyFile(revoked))
+}
+
+// TestExistingEnvoy_leaks takes parts out of the merged configuration, one way
+// at a time: the check from outside names what gets in.
+func TestExistingEnvoy_leaks(t *testing.T) {
+	s := prepareExisting(t)
+	key := s.key()
+	s.runServe()
+	config := s.merged()
+	for i, c := range []struct {
+		name   string
+		change func(rig.EnvoyConfig)
+		want   string
+	}{
+		{"nothing", func(rig.EnvoyConfig) {}, ""},
+		{"paths are read as they come", func(c rig.EnvoyConfig) {
+			managerOf(c)["merge_slashes"] = false
+		}, "1 of 10 did not go as they must: path //v1 ("},
+		{"WebSockets are let through", func(c rig.EnvoyConfig) {
+			for _, r := range hostOf(c)["routes"].([]any) {
+				if r, ok := r.(map[string]any)["route"].(map[string]any); ok {
+					delete(r, "upgrade_configs")
+				}
+			}
+		}, "1 of 10 did not go as they must: websocket, no key ("},
+		{"neither gate nor lock", func(c rig.EnvoyConfig) {
+			c.RemoveHTTPFilter(rbac)
+			c.RemoveHTTPFilter("envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor")
+		}, "9 of 10 did not go as they must: no key; unknown key; "},
+		{"no gate", func(c rig.EnvoyConfig) { // the lock closes, for everybody
+			c.RemoveHTTPFilter("envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor")
+		}, "1 of 10 did not go as they must: valid key ("},
+		{"no lock", func(c rig.EnvoyConfig) { c.RemoveHTTPFilter(rbac) }, ""}, // while the gate works it is not missed
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := *s.gateway
+			h.t = t
+			side := &existing{gateway: &h}
+			changed := config.Clone()
+			c.change(changed)
+			changed.MovePipe("admin.sock", h.socket(fmt.Sprintf("leak%d.sock", i)))
+			addr, err := ports.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.addr, h.url = addr, "http://"+addr
+			h.envoy = h.runEnvoy(fmt.Sprintf("leak%d", i), changed, addr)
+			h.ready()
+			code := 0
+			if c.want != "" {
+				code = 1
+			}
+			side.checkListener(code, c.want, "--key-file", side.keyFile(key.Key))
+		})
+	}
 }
