@@ -13,6 +13,10 @@
 //     failure_mode_allow says; here it ends at this lock. A client has no way
 //     to write metadata, so nothing it sends can open the lock.
 //
+// In an Envoy that has other routes too ([Additions]) the gate is on for the
+// model routes only, and the lock guards the model server's cluster, by
+// whichever route it is reached.
+//
 // The sidecar sets admit only in its last answer before the request leaves:
 // the answer to the body when there is one.
 package envoy

@@ -11,6 +11,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	exprv1 "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -121,9 +122,36 @@ func lock() *rbacv3.RBAC {
 			Permissions: []*configrbacv3.Permission{{Rule: &configrbacv3.Permission_SourcedMetadata{
 				SourcedMetadata: &configrbacv3.SourcedMetadata{MetadataMatcher: admitted},
 			}}},
-			Principals: []*configrbacv3.Principal{{Identifier: &configrbacv3.Principal_Any{Any: true}}},
+			Principals: anybody(),
 		}},
 	}}
+}
+
+// lockBefore is the lock of a listener that has other routes too: whatever leads
+// to cluster must have been admitted, by whichever route it goes; the rest is
+// none of our business. A condition that cannot be read opens nothing.
+func lockBefore(cluster string) *rbacv3.RBAC {
+	field := func(testOnly bool) *exprv1.Expr {
+		xds := &exprv1.Expr{ExprKind: &exprv1.Expr_IdentExpr{IdentExpr: &exprv1.Expr_Ident{Name: "xds"}}}
+		return &exprv1.Expr{ExprKind: &exprv1.Expr_SelectExpr{SelectExpr: &exprv1.Expr_Select{Operand: xds, Field: "cluster_name", TestOnly: testOnly}}}
+	}
+	call := func(function string, args ...*exprv1.Expr) *exprv1.Expr {
+		return &exprv1.Expr{ExprKind: &exprv1.Expr_CallExpr{CallExpr: &exprv1.Expr_Call{Function: function, Args: args}}}
+	}
+	name := &exprv1.Expr{ExprKind: &exprv1.Expr_ConstExpr{ConstExpr: &exprv1.Constant{ConstantKind: &exprv1.Constant_StringValue{StringValue: cluster}}}}
+	l := lock()
+	l.Rules.Policies["leads_elsewhere"] = &configrbacv3.Policy{
+		Permissions: []*configrbacv3.Permission{{Rule: &configrbacv3.Permission_Any{Any: true}}},
+		Principals:  anybody(),
+		// !has(xds.cluster_name) || xds.cluster_name != cluster: direct answers
+		// and redirects have no cluster.
+		Condition: call("_||_", call("!_", field(true)), call("_!=_", field(false), name)),
+	}
+	return l
+}
+
+func anybody() []*configrbacv3.Principal {
+	return []*configrbacv3.Principal{{Identifier: &configrbacv3.Principal_Any{Any: true}}}
 }
 
 // clientPathKey is where rememberPath puts the path.

@@ -8,6 +8,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -41,20 +42,15 @@ func listener(o Options) (*listenerv3.Listener, error) {
 }
 
 func connectionManager(o Options) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
-		StatPrefix:       statPrefix,
-		ServerName:       "llm-gateway",
-		CodecType:        hcmv3.HttpConnectionManager_AUTO,
-		RouteSpecifier:   &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(o)},
-		HttpFilters:      httpFilters(o),
-		AccessLog:        []*accesslogv3.AccessLog{accessLog(o)},
-		LocalReplyConfig: localReplies(o.CORS),
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout: seconds(3600),
-			// foo_bar and foo-bar are one header to many servers: nobody may
-			// write one of ours in a way that we do not see.
-			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
-		},
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix:                statPrefix,
+		ServerName:                "llm-gateway",
+		CodecType:                 hcmv3.HttpConnectionManager_AUTO,
+		RouteSpecifier:            &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(o)},
+		HttpFilters:               httpFilters(o),
+		AccessLog:                 []*accesslogv3.AccessLog{accessLog(o)},
+		LocalReplyConfig:          localReplies(o.CORS),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: seconds(3600)},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams:        wrapperspb.UInt32(maxConcurrentStreams),
 			InitialStreamWindowSize:     wrapperspb.UInt32(streamWindow),
@@ -65,23 +61,49 @@ func connectionManager(o Options) *hcmv3.HttpConnectionManager {
 		RequestTimeout:        seconds(120), // the upload only; it does not cut the answer
 		StreamIdleTimeout:     durationpb.New(o.UpstreamTimeout),
 
-		// One reading of a path, before the sidecar sees it: what the sidecar
-		// judges is what the model server gets.
-		NormalizePath:                wrapperspb.Bool(true),
-		MergeSlashes:                 true,
-		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-
 		// We are the edge: no client is internal, not even on this machine.
 		UseRemoteAddress:              wrapperspb.Bool(true),
 		InternalAddressConfig:         &hcmv3.HttpConnectionManager_InternalAddressConfig{},
-		GenerateRequestId:             wrapperspb.Bool(true),
-		AlwaysSetRequestIdInResponse:  true,
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{forgetOwnHeaders()},
 	}
+	for _, part := range []*hcmv3.HttpConnectionManager{onePathReading(), plainHeaderNames(), requestIDs()} {
+		proto.Merge(m, part)
+	}
+	return m
+}
+
+// onePathReading makes one path of its spellings before the sidecar sees it:
+// what the sidecar judges is what the model server gets.
+func onePathReading() *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		NormalizePath:                wrapperspb.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+	}
+}
+
+// plainHeaderNames refuses foo_bar, which is foo-bar to many servers: nobody
+// may write one of our headers in a way that we do not see.
+func plainHeaderNames() *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+		HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+	}}
+}
+
+// requestIDs gives every request a name that the client sees too.
+func requestIDs() *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{GenerateRequestId: wrapperspb.Bool(true), AlwaysSetRequestIdInResponse: true}
 }
 
 // forgetOwnHeaders removes what no client may say before anything reads it.
 func forgetOwnHeaders() *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name:        "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: anyOf(&earlyv3.HeaderMutation{Mutations: withoutOwnHeaders()}),
+	}
+}
+
+func withoutOwnHeaders() []*mutationv3.HeaderMutation {
 	var mutations []*mutationv3.HeaderMutation
 	for _, prefix := range ownHeaders() {
 		mutations = append(mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
@@ -91,8 +113,5 @@ func forgetOwnHeaders() *corev3.TypedExtensionConfig {
 			}},
 		}})
 	}
-	return &corev3.TypedExtensionConfig{
-		Name:        "envoy.http.early_header_mutation.header_mutation",
-		TypedConfig: anyOf(&earlyv3.HeaderMutation{Mutations: mutations}),
-	}
+	return mutations
 }

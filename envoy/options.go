@@ -55,6 +55,11 @@ type Options struct {
 // withDefaults fills zero values and checks everything that Envoy itself would
 // report less clearly.
 func (o Options) withDefaults() (Options, error) {
+	o = o.filled()
+	return o, errors.Join(o.checkSidecars(), o.checkAdmin(), o.CORS.Check(), o.Upstream.check())
+}
+
+func (o Options) filled() Options {
 	if o.MaxRequestBytes == 0 {
 		o.MaxRequestBytes = DefaultMaxRequestBytes
 	}
@@ -67,6 +72,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.NodeID == "" {
 		o.NodeID = defaultNodeID
 	}
+	return o
+}
+
+// checkSidecars wants sidecars, and times that they can keep.
+func (o Options) checkSidecars() error {
 	var errs []error
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrOptions}, args...)...))
@@ -83,21 +93,19 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MessageTimeout < 0 {
 		bad("the message timeout is %v; write a positive duration such as 5s", o.MessageTimeout)
 	}
+	return errors.Join(errs...)
+}
+
+func (o Options) checkAdmin() error {
 	switch {
 	case (o.AdminSocket == "") == (o.AdminAddress == ""):
-		bad("exactly one of admin socket and admin address must be set")
+		return fmt.Errorf("%w: exactly one of admin socket and admin address must be set", ErrOptions)
 	case o.AdminSocket != "":
 		if err := checkSocketPath(o.AdminSocket); err != nil {
-			bad("admin socket: %w", err)
+			return fmt.Errorf("%w: admin socket: %w", ErrOptions, err)
 		}
 	}
-	if err := o.CORS.Check(); err != nil {
-		errs = append(errs, err)
-	}
-	if err := o.Upstream.check(); err != nil {
-		errs = append(errs, err)
-	}
-	return o, errors.Join(errs...)
+	return nil
 }
 
 // maxSocketPath is sun_path on Linux without its terminating zero.

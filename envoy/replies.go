@@ -23,12 +23,16 @@ const (
 	apiError       = "api_error"
 )
 
+// sidecarsOwn is true, in CEL, of what the sidecar answered itself.
+const sidecarsOwn = "response.code_details.startsWith('llmgw_')"
+
 const unavailableMessage = "The gateway cannot check this request now. Please retry."
 
 // localReplyTable is read from the top; the first that matches decides. What
 // the sidecar answers itself has details that begin with llmgw_ and matches
 // none. The details' words are Envoy's (StreamInfo response code details).
-func localReplyTable() []localReply {
+// Upstream is the model server's cluster.
+func localReplyTable(upstream string) []localReply {
 	unavailable := func(when string) localReply {
 		return localReply{when, 503, "1", unavailableMessage, apiError, "gateway_unavailable"}
 	}
@@ -54,7 +58,7 @@ func localReplyTable() []localReply {
 		// Our own limit of connections, nothing the model server did.
 		unavailable("response.code_details.startsWith('upstream_reset_before_response_started{overflow')"),
 		{
-			when: "response.code >= 500 && xds.cluster_name == '" + upstreamCluster + "' && " +
+			when: "response.code >= 500 && xds.cluster_name == '" + upstream + "' && " +
 				"(response.code_details.startsWith('upstream_') || response.code_details.startsWith('no_healthy_upstream'))",
 			status: 502, message: "The model server could not be reached or broke off.",
 			kind: apiError, code: "upstream_error",
@@ -70,7 +74,7 @@ func localReplyTable() []localReply {
 // ErrorCodes are all values of error.code in Envoy's own answers.
 func ErrorCodes() []string {
 	var codes []string
-	for _, r := range localReplyTable() {
+	for _, r := range localReplyTable(upstreamCluster) {
 		if !slices.Contains(codes, r.code) {
 			codes = append(codes, r.code)
 		}
@@ -87,7 +91,7 @@ func ErrorCodes() []string {
 func localReplies(c CORS) *hcmv3.LocalReplyConfig {
 	var mappers []*hcmv3.ResponseMapper
 	condition, headers := c.ofLocalReplies()
-	for _, r := range localReplyTable() {
+	for _, r := range localReplyTable(upstreamCluster) {
 		if len(headers) > 0 {
 			toPage := r
 			toPage.when = "(" + r.when + ") && " + condition
@@ -104,7 +108,7 @@ func localReplies(c CORS) *hcmv3.LocalReplyConfig {
 
 func (r localReply) mapper() *hcmv3.ResponseMapper {
 	m := &hcmv3.ResponseMapper{
-		Filter: when("!response.code_details.startsWith('llmgw_') && (" + r.when + ")"),
+		Filter: when("!" + sidecarsOwn + " && (" + r.when + ")"),
 		BodyFormatOverride: &corev3.SubstitutionFormatString{
 			Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: errorBody(r.message, r.kind, r.code)},
 		},

@@ -41,16 +41,32 @@ type probe struct {
 }
 
 func newCheckCommand(a *app) *cobra.Command {
+	var listener listenerFlags
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check the configuration and everything the gateway needs",
+		Short: "Check the configuration and everything the gateway needs, or a listener from outside",
 		Long: `Check the configuration and everything the gateway needs, one line each, and list
 what is set and where (secrets are masked). Nothing is changed, apart from new
-tables in books of an older version. The exit code is 1 when something is wrong.`,
+tables in books of an older version. The exit code is 1 when something is wrong.
+
+With --listener nothing of this is done. It proves from outside that the listener
+at a URL, of whichever Envoy, lets nobody to the model server without a valid key:
+no key, a key that nobody has, forged headers, a WebSocket and odd spellings of a
+path must each be refused by the gateway itself. With --key-file a valid key must
+get through it (it asks for the models, which costs nothing). The exit code is 1
+when a request was not refused, and the message names it.`,
+		Example: `  llm-gateway check
+  llm-gateway check --listener https://llm.example.com --key-file key`,
 	}
 	cmd.Flags().String("listen", "", "address of the listener, as for up")
 	cmd.Flags().String("upstream", "", "URL of the model server, as for up")
+	listener.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if outside, err := listener.fit(cmd); err != nil {
+			return err
+		} else if outside {
+			return a.checkClosed(cmd.Context(), listener)
+		}
 		c, from, err := loadOrigins(a.sources(cmd))
 		if call := (*callError)(nil); errors.As(err, &call) {
 			return err

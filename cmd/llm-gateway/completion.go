@@ -75,7 +75,7 @@ func writeCompletion(root *cobra.Command, shell string, to io.Writer) error {
 func (a *app) completeValues(root *cobra.Command) error {
 	values := map[string]cobra.CompletionFunc{
 		"by":  completeColumns,
-		"for": cobra.FixedCompletions([]cobra.Completion{"bootstrap"}, cobra.ShellCompDirectiveNoFileComp),
+		"for": cobra.FixedCompletions(envoyConfigKinds(), cobra.ShellCompDirectiveNoFileComp),
 		"key": a.completeKeys,
 	}
 	var failed error

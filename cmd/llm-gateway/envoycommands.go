@@ -1,16 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"github.com/MaksimVF/llm-gateway/envoy"
 )
@@ -34,6 +28,15 @@ func (f *sidecarFlags) options(c Config) (o envoy.Options, err error) {
 		return o, err
 	}
 	upstream, err := f.upstream(c, folder)
+	if err != nil {
+		return o, err
+	}
+	return f.around(c, upstream)
+}
+
+// around is options for a model server that has been found.
+func (f *sidecarFlags) around(c Config, upstream envoy.Upstream) (o envoy.Options, err error) {
+	folder, err := runFolderOf(c.Data)
 	if err != nil {
 		return o, err
 	}
@@ -107,90 +110,4 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		return run.supervise(cmd.Context(), path)
 	}
 	return cmd
-}
-
-// defaultAdmin is where Envoy's admin interface is by custom. Only a loopback
-// address will do: whoever reaches it can stop Envoy.
-const defaultAdmin = "127.0.0.1:9901"
-
-// newEnvoyConfigCommand is Envoy's side for those who run Envoy themselves.
-func newEnvoyConfigCommand(app *app) *cobra.Command {
-	var sidecars sidecarFlags
-	var kind, admin, output string
-	cmd := &cobra.Command{
-		Use:   "envoy-config --for bootstrap",
-		Short: "Print the configuration for an Envoy that somebody else runs",
-		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
-			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
-			"  bootstrap  the whole configuration of an Envoy of its own (envoy -c FILE)\n\n" +
-			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
-			"the machine that Envoy runs on.",
-	}
-	sidecars.register(cmd.Flags())
-	cmd.Flags().StringVar(&kind, "for", "", "what to write: bootstrap")
-	cmd.Flags().StringVar(&admin, "admin", defaultAdmin, "where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
-	cmd.Flags().StringVar(&output, "output", "", "`file` to write, replaced as a whole, instead of stdout")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if kind != "bootstrap" {
-			return usagef("--for: write bootstrap; there is nothing else in this version")
-		}
-		c, err := app.config(cmd)
-		if err != nil {
-			return err
-		}
-		o, err := sidecars.options(c)
-		if err != nil {
-			return err
-		}
-		at, err := envoy.ParseEndpoint(admin)
-		if err != nil {
-			return usageError(fmt.Errorf("--admin: %w", err))
-		}
-		o.AdminSocket, _ = at.Socket()
-		o.AdminAddress = at.Address()
-		text, err := renderBootstrap(o)
-		if errors.Is(err, envoy.ErrOptions) {
-			return usageError(err)
-		}
-		if err != nil {
-			return err
-		}
-		return app.printEnvoyConfig(text, output)
-	}
-	return cmd
-}
-
-func (a *app) printEnvoyConfig(text []byte, output string) (err error) {
-	if a.json {
-		if text, err = yaml.YAMLToJSON(text); err != nil {
-			return fmt.Errorf("write Envoy's configuration: %w", err)
-		}
-		text = append(text, '\n')
-	}
-	if output == "" {
-		return a.printf("%s", text)
-	}
-	if err := replaceFile(output, text, 0o644); err != nil { // Envoy may run as somebody else, and there is no secret in it
-		return fmt.Errorf("write Envoy's configuration: %w", err)
-	}
-	return nil
-}
-
-// replaceFile writes a file under another name and moves it into place: whoever
-// reads it finds the old text or the new one, never half of one.
-func replaceFile(path string, text []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

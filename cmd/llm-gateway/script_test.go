@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,12 +23,14 @@ import (
 )
 
 // TestMain makes this binary, under other names, the programs of the scripts:
-// the gateway itself, and two that do to the books what no command does.
+// the gateway itself, two that do to the books what no command does, and a
+// listener that is no gateway.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"llm-gateway": main,
 		"books-use":   func() { exitOn(useBooks(os.Args[1:])) },
 		"books-sql":   func() { exitOn(tamper(os.Args[1:])) },
+		"answer-all":  func() { exitOn(answerAll(os.Args[1:])) },
 	})
 }
 
@@ -124,6 +127,22 @@ func tamper(args []string) error {
 	}
 	_, err = db.Exec(args[1])
 	return errors.Join(err, db.Close())
+}
+
+// answerAll ADDRESS STATUS BODY gives that answer to every request.
+func answerAll(args []string) error {
+	if len(args) != 3 {
+		return errors.New("answer-all ADDRESS STATUS BODY")
+	}
+	status, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Addr: args[0], ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, args[2]) // a client that left has no use for it
+	})}
+	return server.ListenAndServe()
 }
 
 // document reads the last stdout, which must be one JSON document and nothing

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"github.com/MaksimVF/llm-gateway/envoy"
+)
+
+// defaultAdmin is where Envoy's admin interface is by custom. Only a loopback
+// address will do: whoever reaches it can stop Envoy.
+const defaultAdmin = "127.0.0.1:9901"
+
+// newEnvoyConfigCommand is Envoy's side for those who run Envoy themselves.
+func newEnvoyConfigCommand(app *app) *cobra.Command {
+	var f envoyConfigFlags
+	cmd := &cobra.Command{
+		Use:   "envoy-config --for bootstrap|static",
+		Short: "Print the configuration for an Envoy that somebody else runs",
+		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
+			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
+			"  bootstrap  the whole configuration of an Envoy of its own (envoy -c FILE)\n" +
+			"  static     what to add to an Envoy that has a configuration already, with\n" +
+			"             comments that say where each part goes and what it is for; its own\n" +
+			"             cluster of the model server is named with --cluster, or one is\n" +
+			"             added for --upstream\n\n" +
+			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
+			"the machine that Envoy runs on.",
+	}
+	f.register(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := f.fit(cmd.Flags()); err != nil {
+			return err
+		}
+		c, err := app.config(cmd)
+		if err != nil {
+			return err
+		}
+		text, err := f.render(c)
+		if errors.Is(err, envoy.ErrOptions) {
+			return usageError(err)
+		}
+		if err != nil {
+			return err
+		}
+		return app.printEnvoyConfig(text, f.output)
+	}
+	return cmd
+}
+
+// envoyConfigFlags are the options of `envoy-config`.
+type envoyConfigFlags struct {
+	sidecarFlags
+	kind, admin, cluster, output string
+}
+
+// The kinds of configuration that `envoy-config` writes.
+const (
+	kindBootstrap = "bootstrap"
+	kindStatic    = "static"
+)
+
+func envoyConfigKinds() []string { return []string{kindBootstrap, kindStatic} }
+
+func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
+	f.sidecarFlags.register(flags)
+	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), " or "))
+	flags.StringVar(&f.admin, "admin", defaultAdmin, "bootstrap: where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
+	flags.StringVar(&f.cluster, "cluster", "", "static: `name` of the cluster of the model server that Envoy has already (without it "+envoy.DefaultCluster+" is added for --upstream)")
+	flags.StringVar(&f.output, "output", "", "`file` to write, replaced as a whole, instead of stdout")
+}
+
+// fit wants a kind, and no options that would do nothing for it.
+func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
+	without := map[string][]string{kindBootstrap: {"cluster"}, kindStatic: {"admin", "listen"}}
+	names, known := without[f.kind]
+	if !known {
+		return usagef("--for: write %s", strings.Join(envoyConfigKinds(), " or "))
+	}
+	for _, name := range names {
+		if flags.Changed(name) {
+			return usagef("--%s does nothing for --for %s: leave it out", name, f.kind)
+		}
+	}
+	if f.kind == kindStatic && flags.Changed("cluster") && (f.cluster == "" || flags.Changed("demo")) {
+		return usagef("--cluster: write the name that the model server's cluster has in Envoy's configuration, and no --demo")
+	}
+	return nil
+}
+
+func (f *envoyConfigFlags) render(c Config) ([]byte, error) {
+	if f.kind == kindStatic {
+		return f.renderAdditions(c)
+	}
+	o, err := f.options(c)
+	if err != nil {
+		return nil, err
+	}
+	at, err := envoy.ParseEndpoint(f.admin)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--admin: %w", err))
+	}
+	o.AdminSocket, _ = at.Socket()
+	o.AdminAddress = at.Address()
+	return renderBootstrap(o)
+}
+
+// renderAdditions needs no URL beside a cluster, which knows where its server is.
+func (f *envoyConfigFlags) renderAdditions(c Config) ([]byte, error) {
+	a := envoy.Additions{Cluster: f.cluster}
+	var err error
+	switch {
+	case c.Upstream.URL != "" || a.Cluster == "" && f.demoAt != "":
+		a.Options, err = f.options(c)
+	case a.Cluster != "":
+		a.Options, err = f.around(c, envoy.Upstream{})
+	default:
+		return nil, usagef("there is no model server: name the cluster that Envoy has for it with --cluster, or its URL with --upstream or LLM_SERVER_URL")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.YAML()
+}
+
+func (a *app) printEnvoyConfig(text []byte, output string) (err error) {
+	if a.json {
+		if text, err = yaml.YAMLToJSON(text); err != nil {
+			return fmt.Errorf("write Envoy's configuration: %w", err)
+		}
+		text = append(text, '\n')
+	}
+	if output == "" {
+		return a.printf("%s", text)
+	}
+	if err := replaceFile(output, text, 0o644); err != nil { // Envoy may run as somebody else, and there is no secret in it
+		return fmt.Errorf("write Envoy's configuration: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file under another name and moves it into place: whoever
+// reads it finds the old text or the new one, never half of one.
+func replaceFile(path string, text []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+strings.TrimPrefix(filepath.Base(path), ".")+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
