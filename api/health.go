@@ -115,7 +115,7 @@ func (h *health) check(ctx context.Context) healthReport {
 	errs := make([]error, len(h.components))
 	var asked sync.WaitGroup
 	for i, c := range h.components {
-		asked.Go(func() { errs[i] = checked(ctx, c) })
+		asked.Go(func() { errs[i] = c.Works(ctx) })
 	}
 	asked.Wait()
 	report := healthReport{Status: statusHealthy, Service: "llm-gateway", Components: make(map[string]map[string]string)}
@@ -140,9 +140,9 @@ func (h *health) check(ctx context.Context) healthReport {
 	return report
 }
 
-// checked asks one component. A check that panics has not shown that its part
-// works; it must not end the process, which carries answers.
-func checked(ctx context.Context, c Component) (err error) {
+// Works asks the part, and is nil when it does. A check that panics has not shown
+// that its part works; it must not end the process, which carries answers.
+func (c Component) Works(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic in the check of %s", c.Name)

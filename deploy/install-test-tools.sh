@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks: a C compiler for the race
 # detector, Python's venv for the SDK clients, Redis and PostgreSQL (the tests
-# start servers of their own; none of the system is started), and Chromium, which
-# reads the documentation pages and asks from other web pages. Where it may not
-# install, it says what is missing.
+# start servers of their own; none of the system is started), Chromium, which
+# reads the documentation pages and asks from other web pages, and the programs
+# that the files in deploy/ are for: Prometheus with promtool, nginx, and systemd's
+# analyzer. Where it may not install, it says what is missing.
 set -euo pipefail
 
 missing=()
@@ -16,6 +17,10 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 postgres=(/usr/lib/postgresql/*/bin/initdb) # Debian keeps it off PATH
 [ -x "${postgres[0]}" ] || command -v initdb >/dev/null || missing+=(postgresql)
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+
+{ command -v prometheus && command -v promtool; } >/dev/null || missing+=(prometheus)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx) # Debian keeps it off the PATH of users
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -21,6 +21,7 @@ const (
 	composePath    = "../../docker-compose.yaml"
 	dockerfilePath = "../../deploy/Dockerfile"
 	containerUser  = "65532:65532"
+	metricsAddress = "0.0.0.0:9464"
 	// replicasSetting has another default in the gateways of the replica profile.
 	replicasSetting = "LLMGW_RATELIMIT__REPLICAS"
 )
@@ -32,11 +33,17 @@ type composeFile struct {
 	Services   map[string]composeService `yaml:"services"`
 	Networks   map[string]composeNetwork `yaml:"networks"`
 	Volumes    map[string]any            `yaml:"volumes"`
+	Secrets    map[string]composeSecret  `yaml:"secrets"`
 	Extensions map[string]any            `yaml:",inline"` // x-…, what services have in common
 }
 
 type composeNetwork struct {
 	Internal bool `yaml:"internal"`
+}
+
+// composeSecret has no value of its own that could be written into the file.
+type composeSecret struct {
+	File string `yaml:"file"`
 }
 
 type composeService struct {
@@ -50,6 +57,7 @@ type composeService struct {
 	Environment map[string]string            `yaml:"environment"`
 	ExtraHosts  []string                     `yaml:"extra_hosts"`
 	Volumes     []string                     `yaml:"volumes"`
+	Secrets     []string                     `yaml:"secrets"`
 	ReadOnly    bool                         `yaml:"read_only"`
 	Tmpfs       []string                     `yaml:"tmpfs"`
 	Privileged  bool                         `yaml:"privileged"`
@@ -82,13 +90,24 @@ var composeWants = map[string]struct {
 	target, user, profile string
 	networks, volumes     []string
 	command               []string // words that must be in it
+	ports, secrets        []string
 }{
 	"envoy":     {target: "envoy", user: containerUser, networks: []string{"private", "public"}, command: []string{"envoy", "--demo"}},
 	"gateway":   {target: "gateway", user: containerUser, networks: []string{"private"}, volumes: []string{"data:/data"}, command: []string{"serve", "--public-url"}},
 	"gateway-2": {target: "gateway", user: containerUser, profile: "replicas", networks: []string{"private"}, volumes: []string{"data-2:/data"}, command: []string{"serve", "--replica"}},
 	"gateway-3": {target: "gateway", user: containerUser, profile: "replicas", networks: []string{"private"}, volumes: []string{"data-3:/data"}, command: []string{"serve", "--replica"}},
 	"redis":     {user: "redis", networks: []string{"private"}, command: []string{"redis-server", "noeviction"}},
-	"postgres":  {user: "postgres", profile: "replicas", networks: []string{"private"}, volumes: []string{"postgres:/var/lib/postgresql/data"}},
+	"prometheus": {
+		user: "65534:65534", profile: "observability", networks: []string{"private", "watching"},
+		volumes: []string{"./deploy/prometheus:/etc/prometheus:ro", "prometheus:/prometheus"},
+		ports:   []string{"127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"}, command: []string{"--config.file=/etc/prometheus/compose.yml"},
+	},
+	"grafana": {
+		user: "472:0", profile: "observability", networks: []string{"watching"},
+		volumes: []string{"./deploy/grafana/provisioning:/etc/grafana/provisioning:ro", "./deploy/grafana/dashboards:/etc/grafana/dashboards:ro", "grafana:/var/lib/grafana"},
+		ports:   []string{"127.0.0.1:${GRAFANA_PORT:-3000}:3000"}, secrets: []string{"grafana_admin_password"},
+	},
+	"postgres": {user: "postgres", profile: "replicas", networks: []string{"private"}, volumes: []string{"postgres:/var/lib/postgresql/data"}},
 }
 
 // instruction is one of a Dockerfile, with its continuation lines.
@@ -110,6 +129,22 @@ func TestDeploy_baseImages(t *testing.T) {
 	directive := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(readFile(t, "../../go.mod"))
 	if directive == nil || !strings.HasPrefix(args["GO_IMAGE"], "golang:"+string(directive[1])+"-") {
 		t.Errorf("GO_IMAGE is %q, go.mod wants %s", args["GO_IMAGE"], directive)
+	}
+}
+
+// TestDeploy_prometheusFindsTheGateways holds its configuration to the name and
+// the port that the gateways have.
+func TestDeploy_prometheusFindsTheGateways(t *testing.T) {
+	compose, config := string(readFile(t, composePath)), string(readFile(t, prometheusFolder+"compose.yml"))
+	_, port, _ := strings.Cut(metricsAddress, ":")
+	for text, wants := range map[string][]string{
+		compose: {"aliases: [gateways]"}, config: {"names: [gateways]", "port: " + port + "\n"},
+	} {
+		for _, want := range wants {
+			if strings.Count(text, want) != 1 {
+				t.Errorf("%q is not in it once", want)
+			}
+		}
 	}
 }
 
@@ -139,6 +174,15 @@ func TestDeployProblems(t *testing.T) {
 		{composePath, `"--public-url"`, `"--public-uri"`, "gateway: runs no command of ours"},
 		{composePath, "redis:7.4-alpine", "redis:latest", "redis: image must be pinned"},
 		{composePath, "postgres:17-alpine", "postgres", "postgres: image must be pinned"},
+		{composePath, "prom/prometheus:v3.5.0", "prom/prometheus:latest", "prometheus: image must be pinned"},
+		{composePath, "127.0.0.1:${GRAFANA_PORT", "${GRAFANA_PORT", "grafana: ports must be 127.0.0.1:"},
+		{composePath, "127.0.0.1:${PROMETHEUS_PORT", "${PROMETHEUS_PORT", "prometheus: ports must be 127.0.0.1:"},
+		{composePath, "profiles: [observability]", "profiles: []", "prometheus: profiles must be"},
+		{composePath, "networks: [watching]", "networks: [watching, private]", "grafana: networks must be"},
+		{composePath, "PASSWORD__FILE: /run/secrets/grafana_admin_password", "PASSWORD: admin", "grafana: GF_SECURITY_ADMIN_PASSWORD must be"},
+		{composePath, "secrets: [grafana_admin_password]", "secrets: []", "grafana: secrets must be"},
+		{composePath, "  grafana_admin_password:\n    file:", "  grafana_admin_password:\n    content:", "docker-compose.yaml: yaml"},
+		{composePath, ": 0.0.0.0:9464", ": ${LLMGW_METRICS__LISTEN:-}", "gateway: LLMGW_METRICS__LISTEN must be 0.0.0.0:9464"},
 		{composePath, "target: envoy", "target: envoy-binary", "envoy: target must be envoy"},
 		{composePath, "stop_grace_period: 40s", "stop_grace_period: 30s", "envoy: stop_grace_period is not above the drain time 30s"},
 		{composePath, `["CMD", "redis-cli", "ping"]`, "[]", "redis: healthcheck is missing"},
@@ -188,7 +232,7 @@ func deployProblems(compose, dockerfile string) []string {
 			problems = append(problems, "docker-compose.yaml: "+name+" is not known here")
 		}
 	}
-	if diff := cmp.Diff(map[string]composeNetwork{"public": {}, "private": {Internal: true}}, file.Networks); diff != "" {
+	if diff := cmp.Diff(map[string]composeNetwork{"public": {}, "private": {Internal: true}, "watching": {}}, file.Networks); diff != "" {
 		problems = append(problems, "docker-compose.yaml: networks (-want +got):\n"+diff)
 	}
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(composeWants)), slices.Sorted(maps.Keys(file.Services))); diff != "" {
@@ -246,7 +290,8 @@ func roleProblems(name string, s composeService) []string {
 	wrong.when(strings.Join(s.Profiles, " ") != want.profile, "profiles must be %q, not %q", want.profile, s.Profiles)
 	wrong.when(!slices.Equal(networkNames(s.Networks), want.networks), "networks must be %q, not %v", want.networks, s.Networks)
 	wrong.when(!slices.Equal(s.Volumes, want.volumes), "volumes must be %s, not %s", want.volumes, s.Volumes)
-	var ports []string
+	wrong.when(!slices.Equal(s.Secrets, want.secrets), "secrets must be %q, not %q", want.secrets, s.Secrets)
+	ports := want.ports
 	if name == "envoy" {
 		ports = []string{"${LLMGW_PORT:-" + listenPort() + "}:" + listenPort()}
 	}
@@ -267,7 +312,7 @@ func roleProblems(name string, s composeService) []string {
 }
 
 // pinnedImage is an image with a version, which a variable may replace.
-var pinnedImage = regexp.MustCompile(`^\$\{[A-Z]+_IMAGE:-[a-z]+:[0-9][0-9a-z.-]+\}$`)
+var pinnedImage = regexp.MustCompile(`^\$\{[A-Z]+_IMAGE:-([a-z]+/)?[a-z]+:v?[0-9][0-9a-z.-]+\}$`)
 
 // networkNames reads both forms: a list, and a map with aliases.
 func networkNames(value any) (names []string) {
@@ -289,8 +334,12 @@ func passingProblems(s composeService, args map[string]string) (problems []strin
 	for name, value := range s.Environment {
 		wants := []string{"${" + name + ":-}"}
 		switch {
-		case strings.HasPrefix(name, "POSTGRES_"), name == "GOMEMLIMIT":
+		case strings.HasPrefix(name, "GF_") && strings.Contains(name, "PASSWORD"):
+			wants = []string{"/run/secrets/grafana_admin_password"}
+		case strings.HasPrefix(name, "POSTGRES_"), strings.HasPrefix(name, "GF_"), name == "GOMEMLIMIT":
 			continue // of other programs
+		case name == "LLMGW_METRICS__LISTEN":
+			wants = []string{metricsAddress} // not from a .env, which may say where a gateway beside it listens
 		case name == "REDIS_HOST":
 			wants = []string{"redis"}
 		case name == replicasSetting:

@@ -100,9 +100,10 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 	if g.probe, err = grpc.NewClient(dialTarget(o.GRPC), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		return nil, fmt.Errorf("prepare the gate's health check: %w", err)
 	}
+	components := append(g.components(), o.Components...)
 	g.info = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: api.Handler(api.Options{
 		Version:      buildVersion(),
-		Components:   append(g.components(), o.Components...),
+		Components:   components,
 		Draining:     g.draining.Load,
 		Book:         g.book,
 		Defaults:     g.defaultLimits,
@@ -113,6 +114,7 @@ func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger
 		Log:          log,
 	})}
 	if c.Metrics.Listen != "" {
+		g.registry.MustRegister(newComponentMetrics(components))
 		if g.metricsListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Metrics.Listen); err != nil {
 			return nil, fmt.Errorf("listen for metrics on %s: %w", c.Metrics.Listen, err)
 		}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/MaksimVF/llm-gateway/api"
 	"github.com/MaksimVF/llm-gateway/billing"
 	"github.com/MaksimVF/llm-gateway/ratelimit"
 )
@@ -78,6 +81,30 @@ func newLimiterMetrics(status func() ratelimit.Status) prometheus.Collector {
 		out <- prometheus.MustNewConstMetric(switches, prometheus.CounterValue, float64(s.Switches))
 		out <- prometheus.MustNewConstMetric(subjects, prometheus.GaugeValue, float64(s.Subjects))
 		out <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.Dropped))
+	}
+	return f
+}
+
+// newComponentMetrics tells what GET /health tells, to those who only read metrics.
+// The components are asked at each scrape, all at the same time and for at most
+// [probeWait] together, so that one that hangs costs a scrape no more than that.
+func newComponentMetrics(components []api.Component) prometheus.Collector {
+	f := &figures{}
+	healthy := f.desc("llmgw_component_healthy", "1 while a part of the gateway works, as GET /health names them.", "component")
+	f.collect = func(out chan<- prometheus.Metric) {
+		ctx, cancel := context.WithTimeout(context.Background(), probeWait)
+		defer cancel()
+		var asked sync.WaitGroup
+		for _, c := range components {
+			asked.Go(func() {
+				works := 0.0
+				if c.Works(ctx) == nil {
+					works = 1
+				}
+				out <- prometheus.MustNewConstMetric(healthy, prometheus.GaugeValue, works, c.Name)
+			})
+		}
+		asked.Wait()
 	}
 	return f
 }
