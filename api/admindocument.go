@@ -31,7 +31,7 @@ func refusals() map[int]string {
 		http.StatusBadRequest:            "A parameter or a member of the body is unknown or wrong; param names it.",
 		http.StatusUnauthorized:          "The operator's token is missing or wrong.",
 		http.StatusNotFound:              "No such key, or no such tariff.",
-		http.StatusConflict:              "The request is well formed but comes too late: the key is revoked, expired or blocked, or the expiry has passed. Or keys have the tariff that is to be removed, or no tariff can have the name.",
+		http.StatusConflict:              "The request is well formed but comes too late: the key is revoked, expired or blocked, or the expiry has passed. Or keys have the tariff that is to be removed, no tariff can have the name, or none has the one that a key is to get; the books are in another currency, or a price begins in the past.",
 		http.StatusRequestEntityTooLarge: "The body is larger than 64 KiB.",
 		http.StatusUnsupportedMediaType:  "The body is not application/json.",
 		http.StatusTooManyRequests:       "Too many requests without the right token.",

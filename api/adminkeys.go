@@ -81,7 +81,7 @@ func (a *admin) keyRoutes() {
 	describe(a, huma.Operation{
 		OperationID: "create-key", Method: post, Path: adminKeys, Summary: "Create a key", Tags: []string{"keys"}, DefaultStatus: http.StatusCreated,
 		Description: "The only answer that shows the key. Repeating the request makes another key.",
-	}, []int{404, 409, 503}, a.createKey)
+	}, []int{409, 503}, a.createKey)
 	describe(a, huma.Operation{
 		OperationID: "show-key", Method: get, Path: adminKey, Summary: "Show a key", Tags: []string{"keys"},
 	}, []int{404, 503}, a.showKey)

@@ -44,6 +44,21 @@ func (amountText) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Pattern: `^(100000|[0-9]{1,5}(\.[0-9]{1,9})?)$`, Examples: []any{"2.5"}}
 }
 
+// TransformSchema adds what the tags of members cannot say: the other kinds are
+// parts of input and output.
+func (newPrice) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	having := func(kind string) any { return map[string]any{"required": []string{kind}} }
+	var parts []any
+	for _, kind := range billing.Kinds() {
+		if kind != "input" && kind != "output" {
+			parts = append(parts, having(kind))
+		}
+	}
+	// As an extension, so that addPrices refuses it, in words of its own.
+	s.Extensions = map[string]any{"anyOf": []any{having("input"), having("output"), map[string]any{"not": map[string]any{"anyOf": parts}}}}
+	return s
+}
+
 func (a *admin) priceRoutes() {
 	describe(a, huma.Operation{
 		OperationID: "list-prices", Method: http.MethodGet, Path: adminPrices, Summary: "List prices", Tags: []string{"prices"},

@@ -115,12 +115,13 @@ func (a *admin) removeTariff(ctx context.Context, in *tariffPath) (*body[TariffV
 	return &body[TariffView]{TariffOf(&t)}, nil
 }
 
-// noSuchTariff says which tariffs a key can have.
+// noSuchTariff says which tariffs a key can have. It is no 404: that would say
+// that the key is not there.
 func noSuchTariff(err error) error {
 	message := "No such tariff."
 	var unknown *billing.UnknownTariffError
 	if errors.As(err, &unknown) && len(unknown.Known) > 0 {
 		message += " There are: " + strings.Join(unknown.Known, ", ") + "."
 	}
-	return fail(http.StatusNotFound, "unknown_tariff", message).about("tariff")
+	return fail(http.StatusConflict, "unknown_tariff", message).about("tariff")
 }

@@ -46,7 +46,7 @@ func TestAdmin_tariffs(t *testing.T) {
 		}
 	}
 	w := o.send("PATCH", adminKeys+"/"+id, `{"tariff":"gold"}`)
-	if w.Code != 404 || wantReport(t, w) != (refusal{"unknown_tariff", "tariff"}) || !strings.Contains(w.Body.String(), "basic, enterprise, premium, team, unlimited") {
+	if w.Code != 409 || wantReport(t, w) != (refusal{"unknown_tariff", "tariff"}) || !strings.Contains(w.Body.String(), "basic, enterprise, premium, team, unlimited") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	share := asMap(asMap(o.want(200, "GET", "/admin/stats", "")["tariff_distribution"])["team"])
@@ -94,7 +94,7 @@ func TestAdmin_changesAKeyInOneStep(t *testing.T) {
 		}
 	}
 	// Nothing of a change that is refused is made.
-	o.want(404, "PATCH", key, `{"name":"other","tariff":"gold"}`)
+	o.want(409, "PATCH", key, `{"name":"other","tariff":"gold"}`)
 	o.want(400, "PATCH", key, `{"name":"other","models":["`+strings.Repeat("ü", 129)+`"]}`)
 	if k := o.want(200, "GET", key, ""); k["name"] != "N" {
 		t.Errorf("the key is %v", k)
