@@ -26,6 +26,12 @@ func (e *entry) total() int64 { return e.Prompt + e.Completion }
 // amount is what the entry adds to what is used.
 func (e *entry) amount() amount { return amount{e.total(), e.Cost} }
 
+// settling is what posting the entry moves while its hold is open: held becomes
+// used.
+func (e *entry) settling() delta {
+	return delta{used: e.amount(), held: amount{-e.HoldTokens, -e.HoldCost}}
+}
+
 // priced reckons the entry's cost; nil = the model has no price.
 func (e *entry) priced(p *Price) {
 	e.Price, e.Cost = 0, 0

@@ -258,7 +258,7 @@ func (e *pgBooks) decide(b *pgBatch, seen *sight, now time.Time) (*pgWrites, err
 				w.account(o.hold.keyID, o.hold.day)
 			}
 		case opSettle:
-			freed(o.entry.KeyID, o.entry.Day, o.entry.ID, delta{o.entry.amount(), amount{-o.entry.HoldTokens, -o.entry.HoldCost}})
+			freed(o.entry.KeyID, o.entry.Day, o.entry.ID, o.entry.settling())
 			if err := w.settle(o.entry); err != nil {
 				return nil, err
 			}

@@ -44,15 +44,6 @@ func (l PriceList) InForce(at time.Time) []Price {
 	return list
 }
 
-// For is the price of a model at an instant, false for none.
-func (l PriceList) For(model string, at time.Time) (Price, bool) {
-	p := newPriceList(l.Prices).at(model, at)
-	if p == nil {
-		return Price{}, false
-	}
-	return *p, true
-}
-
 func currencyOf(tx *gorm.DB) (currency string, err error) {
 	err = tx.Raw("SELECT v FROM meta WHERE k = 'currency'").Scan(&currency).Error
 	return currency, err

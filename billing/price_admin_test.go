@@ -62,8 +62,10 @@ func testPricesAreNeverRewritten(t *testing.T, at home) {
 		t.Fatalf("%+v, %v", l, err)
 	}
 	id := func(model string, at time.Time) int64 {
-		p, _ := l.For(model, at)
-		return p.ID
+		if p := newPriceList(l.Prices).at(model, at); p != nil {
+			return p.ID
+		}
+		return 0
 	}
 	start := c.Now().Add(-30 * time.Minute)
 	got := []int64{

@@ -185,9 +185,6 @@ func (b *Book) Reserve(ctx context.Context, r HoldRequest) (Hold, error) {
 	if err := k.usable(b.opt.Now()); err != nil {
 		return Hold{}, fmt.Errorf("reserve: %w: %w", ErrUnknownKey, err)
 	}
-	if b.unpriced(r.Model) && b.refuseUnpriced.Load() {
-		return Hold{}, fmt.Errorf("reserve: %w", ErrUnpriced)
-	}
 	hold, err := b.admit(ctx, k, &r, r.PromptBound, r.PromptTokens == nil)
 	var refused *BudgetError
 	if r.PromptTokens != nil && errors.As(err, &refused) {
@@ -221,6 +218,12 @@ func (b *Book) admit(ctx context.Context, k *Key, r *HoldRequest, prompt int64, 
 // take gives a request its place among the open holds.
 func (b *Book) take(k *Key, r *HoldRequest, prompt int64, last bool) (*openHold, error) {
 	now := b.opt.Now()
+	price := b.keys.price(r.Model, now)
+	if price == nil {
+		if err := b.unpriced(r.Model); err != nil {
+			return nil, fmt.Errorf("reserve: %w", err)
+		}
+	}
 	id := r.ID
 	if id == "" {
 		minted, err := newUUID(now)
@@ -232,7 +235,7 @@ func (b *Book) take(k *Key, r *HoldRequest, prompt int64, last bool) (*openHold,
 	h := &openHold{
 		id: id, keyID: k.ID, model: r.Model, endpoint: storable(r.Endpoint), requestID: storable(r.RequestID),
 		promptBound: r.PromptBound, promptEstimate: min(r.PromptEstimate, maxFigure),
-		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last, price: b.keys.price(r.Model, now)},
+		want:   want{ceiling: r.Ceiling, normal: r.DefaultCeiling, choices: r.Choices, shrink: last, price: price},
 		prompt: prompt, grant: grant{admittedAt: micros(now)},
 	}
 	b.mu.Lock()

@@ -98,7 +98,7 @@ func (b *Book) Settle(ctx context.Context, holdID string, o Outcome) error {
 	h.ending = newOp(opSettle, h, e)
 	// Held becomes used in one step, here and in the commit: what a later
 	// reserve may take of the rest is queued behind this settle.
-	h.move(delta{used: e.amount(), held: amount{-h.tokens, -h.cost}})
+	h.move(e.settling())
 	if h.account != nil {
 		h.ending.near = b.nearing(h.keyID, h.account, h.account.grown(h.day, e.amount()))
 	}

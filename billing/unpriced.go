@@ -30,20 +30,18 @@ func (p *priceless) first(model string) bool {
 	return true
 }
 
-// unpriced says that a model has no price now. Where others have one, that may
-// be an oversight: it is said, once for each model.
-func (b *Book) unpriced(model string) bool {
-	if b.keys.price(model, b.opt.Now()) != nil {
-		return false
+// unpriced decides about a model without a price: nil meters it without money,
+// ErrUnpriced refuses it. Where others have one, that may be an oversight: it is
+// said, once for each model.
+func (b *Book) unpriced(model string) (err error) {
+	text := "a model has no price: its tokens are metered without money"
+	if b.refuseUnpriced.Load() {
+		text, err = "a model has no price: its requests are refused", ErrUnpriced
 	}
 	if b.keys.anyPrice() && b.priceless.first(model) {
-		text := "a model has no price: its tokens are metered without money"
-		if b.refuseUnpriced.Load() {
-			text = "a model has no price: its requests are refused"
-		}
 		b.log.Warn(text, zap.String("model", short(model)))
 	}
-	return true
+	return err
 }
 
 // SetRefuseUnpriced changes what Options.RefuseUnpriced said, for requests from

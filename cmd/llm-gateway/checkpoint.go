@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/MaksimVF/llm-gateway/billing"
 )
@@ -41,16 +40,8 @@ func writeCheckpoint(path string, c checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("write the checkpoint: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".llm-gateway-checkpoint-")
-	if err != nil {
+	if err := replaceFile(path, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the checkpoint: %w", err)
-	}
-	_, err = f.Write(append(content, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write the checkpoint: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }

@@ -14,22 +14,29 @@ import (
 	"github.com/MaksimVF/llm-gateway/extproc"
 )
 
-// The ext_proc port tells its health by gRPC, of the whole and of the service,
-// and takes it back before anything else is stopped.
-func TestGateway_tellsItsHealthByGRPC(t *testing.T) {
+// gatewayOfItsOwn is a configuration and the sockets of a gateway in a folder
+// of its own.
+func gatewayOfItsOwn(t *testing.T) (c Config, o gatewayOptions) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "gw") // short: socket paths have 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := Default()
+	c = Default()
 	c.Data = filepath.Join(dir, "data")
-	var o gatewayOptions
 	for name, at := range map[string]*envoy.Endpoint{"grpc": &o.GRPC, "http": &o.HTTP} {
 		if *at, err = envoy.ParseEndpoint("unix://" + filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return c, o
+}
+
+// The ext_proc port tells its health by gRPC, of the whole and of the service,
+// and takes it back before anything else is stopped.
+func TestGateway_tellsItsHealthByGRPC(t *testing.T) {
+	c, o := gatewayOfItsOwn(t)
 	g, err := newGateway(t.Context(), c, o, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

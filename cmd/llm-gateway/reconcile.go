@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,13 +94,8 @@ type reconcileRun struct {
 
 // check reads the options.
 func (r *reconcileRun) check() error {
-	for _, day := range []struct{ flag, text string }{{"from", r.from}, {"to", r.to}} {
-		if _, err := time.Parse(time.DateOnly, day.text); err != nil && day.text != "" {
-			return usagef("--%s: write a day such as 2026-11-30", day.flag)
-		}
-	}
-	if r.from != "" && r.to != "" && r.from > r.to {
-		return usagef("--from is after --to")
+	if err := checkDays(r.from, r.to); err != nil {
+		return err
 	}
 	r.names = map[string]string{}
 	for _, pair := range r.mapped {

@@ -2,32 +2,18 @@ package main
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/zap"
 
 	"github.com/MaksimVF/llm-gateway/billing"
-	"github.com/MaksimVF/llm-gateway/envoy"
 )
 
 // TestReconfigure_reachesEveryPart: books, gate, routes and operator's routes go
 // by one configuration; keys that are no longer listed stay valid.
 func TestReconfigure_reachesEveryPart(t *testing.T) {
-	dir, err := os.MkdirTemp("", "gw") // short: socket paths have 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := Default()
-	c.Data, c.Auth.AllowedKeys = filepath.Join(dir, "data"), []Secret{"sk-listed-first"}
-	var o gatewayOptions
-	for name, at := range map[string]*envoy.Endpoint{"grpc": &o.GRPC, "http": &o.HTTP} {
-		if *at, err = envoy.ParseEndpoint("unix://" + filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c, o := gatewayOfItsOwn(t)
+	c.Auth.AllowedKeys = []Secret{"sk-listed-first"}
 	g, err := newGateway(t.Context(), c, o, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
