@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	yamlv3 "go.yaml.in/yaml/v3"
+
+	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
 
 // A chart and Kustomize read nothing outside of their folders: there are copies.
@@ -199,4 +204,61 @@ func TestKubernetes_toolsAreInstalled(t *testing.T) {
 			t.Errorf("%q is missing in deploy/install-test-tools.sh", want)
 		}
 	}
+}
+
+// The examples on the page are what they say.
+func TestKubernetes_examplesOnThePage(t *testing.T) {
+	page := string(readFile(t, "../../docs/kubernetes.md"))
+	seen := map[string]bool{}
+	for _, match := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1) {
+		example := match[1]
+		switch {
+		case strings.HasPrefix(example, "# values.yaml\n"):
+			seen["values"] = true
+			for _, problem := range manifestProblems(t, renderChart(t, "--values", write(t, t.TempDir(), "values.yaml", example))) {
+				t.Error(problem)
+			}
+		case strings.HasPrefix(example, "# kustomization.yaml\n"):
+			seen["kustomization"] = true
+			folder := t.TempDir()
+			if err := os.Symlink(filepath.Join(repository(t), "deploy"), filepath.Join(folder, "deploy")); err != nil {
+				t.Fatal(err)
+			}
+			example = strings.Replace(example, "../llm-gateway/deploy/kustomize/overlays/pod", "deploy/kustomize/overlays/pod", 1)
+			write(t, folder, "kustomization.yaml", example)
+			write(t, folder, "config.yaml", "limits: {monthly: 7}\n")
+			out, err := outputOf(exec.CommandContext(t.Context(), rig.GoTool(t, "kustomize", "v5.8.2"), "build", folder))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, problem := range manifestProblems(t, out) {
+				t.Error(problem)
+			}
+			if !strings.Contains(out, "limits: {monthly: 7}") || strings.Count(out, "image: registry.example.com/") != 2 {
+				t.Errorf("settings or images are not the ones of the example:\n%s", out)
+			}
+		case strings.HasPrefix(example, "apiVersion: "):
+			seen["objects"] = true
+			if err := validateManifests(t, example); err != nil {
+				t.Error(err)
+			}
+			for _, command := range regexp.MustCompile(`args: \[(.*)\]`).FindAllStringSubmatch(example, -1) {
+				if !isCommand(strings.Split(command[1], ", ")) {
+					t.Errorf("no command of ours: %s", command[1])
+				}
+			}
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("only %v were found", seen)
+	}
+}
+
+func repository(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

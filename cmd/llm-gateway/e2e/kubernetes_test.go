@@ -240,6 +240,7 @@ func (p *pod) exec(c podContainer, out any, args ...string) {
 // TestKubernetesPods: the command lines, variables and files of each shape make a
 // gateway that answers, and that ends in the order in which Kubernetes ends it.
 func TestKubernetesPods(t *testing.T) {
+	t.Parallel()
 	const upstreamKey = "sk-upstream-0123456789"
 	secrets := map[string]string{"upstreamKey": upstreamKey, "pepper": strings.Repeat("p", 32)}
 	shared := func(t *testing.T) map[string]string {
