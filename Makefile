@@ -48,7 +48,8 @@ unit: ## unit, property and script tests (seconds)
 
 # What the race detector does not watch. Where no second goroutine is it finds nothing,
 # and it makes these some ten times slower: they were half of its time. unit runs all of
-# them. The scripts are commands that do one thing after another (those that start a
+# them. Tests of the Kubernetes manifests wait for other programs.
+# The scripts are commands that do one thing after another (those that start a
 # gateway or ask several places at once are watched), the others are plain functions at
 # many inputs, and a bomb, which adds but bytes to other tests of compressed answers.
 empty :=
@@ -59,7 +60,7 @@ UNWATCHED_TESTS := TestRecordingsWholeAndSplitEverywhere TestEndingComesExactlyW
 	TestDrop TestMemoryIsBounded TestBombIsNotDecoded \
 	TestCoarseWindowIsConservativeByAtMostOnePiece TestNoChangeOfLimitsAdmitsTooMany \
 	TestBrokenConfigurations TestPromtool TestSchemasOfEveryVersionAreBroughtUp TestBackupsOfAnOlderSchemaAreBroughtUp \
-	TestDamagedBackupsAreNamed
+	TestDamagedBackupsAreNamed TestKubernetes_.* TestChart_.* TestKustomize_.*
 # Parts of the books' tests, with either database, that do one thing after another.
 UNWATCHED_PARTS := AuditNamesWhatWasTamperedWith TheChainNamesForgedCharges ACheckpointHoldsTheEndOfAChain \
 	RebuiltCountersAreTheSame PricesAreNeverRewritten EachChangeLeavesOneRow TariffsAreNamedLimits LastUseOfKeys

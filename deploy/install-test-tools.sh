@@ -3,8 +3,9 @@
 # detector, Python's venv for the SDK clients, Redis and PostgreSQL (the tests
 # start servers of their own; none of the system is started), Chromium, which
 # reads the documentation pages and asks from other web pages, and the programs
-# that the files in deploy/ are for: Prometheus with promtool, nginx, and systemd's
-# analyzer. Where it may not install, it says what is missing.
+# that the files in deploy/ are for: Prometheus with promtool, nginx, systemd's
+# analyzer, Helm and Kustomize with a validator of what they render. Where it may not
+# install, it says what is missing.
 set -euo pipefail
 
 missing=()
@@ -22,20 +23,43 @@ command -v chromium >/dev/null || command -v chromium-browser >/dev/null || comm
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx) # Debian keeps it off the PATH of users
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 
-[ ${#missing[@]} -eq 0 ] && exit 0
-
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+install_packages() {
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "the tests need: ${missing[*]} (install them with your package manager, then run make test again)" >&2
+    exit 1
+  fi
   echo "installing for the tests: ${missing[*]}" >&2
   # Packages of servers start them; a policy of 101 tells them not to.
-  policy=/usr/sbin/policy-rc.d
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    trap 'rm -f "$policy"' EXIT
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
   fi
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
-  exit 0
-fi
-echo "the tests need: ${missing[*]} (install them with your package manager, then run make test again)" >&2
-exit 1
+}
+install_packages
+
+# go_tool NAME VERSION PACKAGE builds a Go program in a version of its own into the
+# cache, where rig.GoTool finds it.
+tools="${XDG_CACHE_HOME:-$HOME/.cache}/llm-gateway/tools"
+go_tool() {
+  [ -x "$tools/$1-$2" ] && return
+  echo "building for the tests: $1 $2" >&2
+  mkdir -p "$tools"
+  local build
+  build=$(mktemp -d "$tools/.build.XXXXXX")
+  # Outside of this module: its go.mod must not choose their versions.
+  (cd / && GOBIN=$build CGO_ENABLED=0 go install "$3@$2" >&2)
+  mv "$build"/* "$tools/$1-$2"
+  rmdir "$build"
+}
+
+# The Kubernetes manifests in deploy/ are rendered and held to the schemas. The types
+# of the Prometheus operator are read from its module.
+go_tool helm v4.3.1 helm.sh/helm/v4/cmd/helm
+go_tool kustomize v5.8.2 sigs.k8s.io/kustomize/kustomize/v5
+go_tool kubectl-validate v0.0.4 sigs.k8s.io/kubectl-validate
+(cd / && go mod download github.com/prometheus-operator/prometheus-operator@v0.85.0)

@@ -7,29 +7,49 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/MaksimVF/llm-gateway/envoy"
 )
 
 // newHealthcheckCommand is the probe of a container whose image has neither a
 // shell nor curl.
 func newHealthcheckCommand(a *app) *cobra.Command {
-	var text string
+	var text, socket string
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running gateway whether it is healthy",
 		Long: `Ask a running gateway whether it is healthy: exit code 0 when it answers 200
 within 3 seconds, 1 otherwise. Without --url it is the gateway that the
 configuration describes, asked on this machine
-(http://127.0.0.1:12000/health when nothing is configured).`,
+(http://127.0.0.1:12000/health when nothing is configured).
+
+With --unix-socket it is what serve offers on a Unix socket; the host in --url then
+says nothing, its path is /health, /healthz/live or /healthz/ready.`,
+		Example: `  llm-gateway healthcheck
+  llm-gateway healthcheck --unix-socket /run/llm-gateway/api.sock --url http://localhost/healthz/live`,
 	}
 	cmd.Flags().StringVar(&text, "url", "", "`URL` to ask (default /health of the configured listener)")
+	cmd.Flags().StringVar(&socket, "unix-socket", "", "`path` of the socket that serve --http offers, to ask instead of a TCP port")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		transport := &http.Transport{DisableKeepAlives: true}
+		if cmd.Flags().Changed("unix-socket") {
+			at, err := envoy.ParseEndpoint("unix://" + socket)
+			if err != nil || !filepath.IsAbs(socket) {
+				return usagef("--unix-socket: write the absolute path of a socket, such as /run/llm-gateway/api.sock")
+			}
+			transport.DialContext = dialer(at)
+			if !cmd.Flags().Changed("url") {
+				return a.printHealth(askHealth(cmd.Context(), transport, "http://localhost/health"))
+			}
+		}
 		target, err := a.healthURL(cmd, text)
 		if err != nil {
 			return err
 		}
-		return a.printHealth(askHealth(cmd.Context(), &http.Transport{DisableKeepAlives: true}, target))
+		return a.printHealth(askHealth(cmd.Context(), transport, target))
 	}
 	return cmd
 }

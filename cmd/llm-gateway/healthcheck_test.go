@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -100,6 +102,39 @@ func TestHealthcheck_wrongURL(t *testing.T) {
 		code, stdout, stderr := call(t, "healthcheck", "--url", url)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, "--url: write a URL") || strings.Contains(stderr, "canary") {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", url, code, stdout, stderr)
+		}
+	}
+}
+
+// A probe of a container that listens on no port.
+func TestHealthcheck_unixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "api.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/health" && r.URL.Path != "/healthz/live" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--unix-socket", path}, exitDone},
+		{[]string{"--unix-socket", path, "--url", "http://localhost/healthz/live"}, exitDone},
+		{[]string{"--unix-socket", path, "--url", "http://localhost/healthz/ready"}, exitFailed},
+		{[]string{"--unix-socket", path + "s"}, exitFailed},
+		{[]string{"--unix-socket", "api.sock"}, exitUsage},
+		{[]string{"--unix-socket", ""}, exitUsage},
+		{[]string{"--unix-socket", path, "--url", "/healthz/live"}, exitUsage},
+	} {
+		code, stdout, stderr := call(t, append([]string{"healthcheck"}, c.args...)...)
+		if code != c.want || (c.want == exitDone) != (stdout == "healthy\n") || (c.want == exitDone) != (stderr == "") {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", c.args, code, stdout, stderr)
 		}
 	}
 }

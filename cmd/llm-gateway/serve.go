@@ -124,16 +124,18 @@ func checkPublicURL(text string) error {
 
 // clientOf asks a listener of ours, whatever the host in the URL says.
 func clientOf(e envoy.Endpoint) *http.Client {
-	return &http.Client{Timeout: probeWait, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			if path, ok := e.Socket(); ok {
-				return d.DialContext(ctx, "unix", path)
-			}
-			return d.DialContext(ctx, "tcp", e.Address())
-		},
-	}}
+	return &http.Client{Timeout: probeWait, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer(e)}}
+}
+
+// dialer reaches an endpoint, whatever it is asked for.
+func dialer(e envoy.Endpoint) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		if path, ok := e.Socket(); ok {
+			return d.DialContext(ctx, "unix", path)
+		}
+		return d.DialContext(ctx, "tcp", e.Address())
+	}
 }
 
 func endpointOr(given, fallback string) (envoy.Endpoint, error) {
