@@ -43,7 +43,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' HUP INT TERM
 
-# build TARGET: its image is $run-TARGET's name without the number, kept as a cache.
+# build TARGET: its image stays, as a cache of the next run.
 image() { echo "llmgw-try-container:$1"; }
 build() {
   local args=(--build-arg "VERSION=${VERSION:-try}") name
@@ -73,7 +73,7 @@ volume() {
   if [ "$2" = 65532:65532 ]; then return; fi
   helper=$(docker create --label "$run" -v "$1:/data" "$(image gateway)")
   mkdir -p "$work/empty"
-  tar -C "$work/empty" --numeric-owner --owner="${2%:*}" --group="${2#*:}" --mode=0700 -c . | docker cp -a - "$helper:/data"
+  tar -C "$work/empty" --numeric-owner --owner="${2%:*}" --group="${2#*:}" --mode=0700 -c . | docker cp - "$helper:/data"
   docker rm "$helper" >/dev/null
 }
 
@@ -121,7 +121,7 @@ no_rights() {
     "root read-only and unchanged; may write $(awk '$6 ~ /^rw/ && $5 !~ /^\/(proc|sys|dev)(\/|$)/ {print $5}' "/proc/$pid/mountinfo" | grep -v '^/etc/' | sort -u | paste -sd' ' -)"
 }
 
-# found_key NAME: the demo key of the first start.
+# secret_shown NAME: the demo key of the first start.
 secret_shown() { docker logs "$run-$1" 2>&1 | grep -oE 'sk-lgw_[0-9A-Za-z]{38}' | sort -u | grep .; }
 
 # asked NAME: clients of all kinds, and what the books in NAME say of them.
@@ -201,7 +201,8 @@ apart() {
   volume "$run-data" "$user"
   serve() {
     extra=(--network "$run" --network-alias gateway -v "$run-data:/data")
-    confined gateway "$user" gateway
+    # With the address of clients it prints a demo key, as docker-compose.yaml has it.
+    confined gateway "$user" gateway serve --grpc 0.0.0.0:12001 --http 0.0.0.0:12002 --demo 0.0.0.0:12003 --public-url "$base"
   }
   serve
   extra=(--network "$run" -p "127.0.0.1:$port:12000" --ipc none) # it needs no shared memory
