@@ -14,6 +14,7 @@ mount -t tmpfs -o mode=1777,size=16m,nosuid,nodev,noexec tmpfs "$root/tmp"
 if [ "$data" != none ]; then mount --bind "$data" "$root/data"; fi
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 for device in null zero random urandom; do mount --bind "/dev/$device" "$root/dev/$device"; done
+mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev,noexec shm "$root/dev/shm" # every engine gives one
 mount -o remount,bind,ro "$root"
 exec chroot "$root" /usr/local/bin/setpriv --reuid "${user%:*}" --regid "${user#*:}" --clear-groups \
   --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs --pdeathsig KILL "$@"
