@@ -66,12 +66,15 @@ confined() {
 }
 
 # volume NAME USER: an empty volume that USER may write, as an orchestrator makes
-# one (fsGroup). A volume that Docker fills from the image is 65532's.
+# one (fsGroup). Docker gives an empty volume to the owner of the image's folder,
+# which is 65532, whenever a container is made with it, but with :nocopy.
 volume() {
   local helper
+  mount=$1:/data
   docker volume create --label "$run" "$1" >/dev/null
   if [ "$2" = 65532:65532 ]; then return; fi
-  helper=$(docker create --label "$run" -v "$1:/data" "$(image gateway)")
+  mount=$1:/data:nocopy
+  helper=$(docker create --label "$run" -v "$mount" "$(image gateway)")
   mkdir -p "$work/data"
   tar -C "$work" --numeric-owner --owner="${2%:*}" --group="${2#*:}" --mode=0700 -c data | docker cp - "$helper:/"
   docker rm "$helper" >/dev/null
@@ -178,7 +181,7 @@ together() {
   local user=$1
   spent=0
   volume "$run-all" "$user"
-  extra=(-v "$run-all:/data" -p "127.0.0.1:$port:12000")
+  extra=(-v "$mount" -p "127.0.0.1:$port:12000")
   confined all "$user" all-in-one
   eventually 60 "health" answers
   eventually 60 "the engine's own probe" healthy all
@@ -203,7 +206,7 @@ apart() {
   spent=0
   volume "$run-data" "$user"
   serve() {
-    extra=(--network "$run" --network-alias gateway -v "$run-data:/data")
+    extra=(--network "$run" --network-alias gateway -v "$mount")
     # With the address of clients it prints a demo key, as docker-compose.yaml has it.
     confined gateway "$user" gateway serve --grpc 0.0.0.0:12001 --http 0.0.0.0:12002 --demo 0.0.0.0:12003 --public-url "$base"
   }
