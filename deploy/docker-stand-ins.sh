@@ -161,6 +161,9 @@ postgres_image() {
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   user=${POSTGRES_USER:-postgres}
+  if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
+    read -r POSTGRES_PASSWORD <"$POSTGRES_PASSWORD_FILE" || [ -n "$POSTGRES_PASSWORD" ]
+  fi
   if [ -z "${POSTGRES_PASSWORD:-}" ]; then
     echo "set POSTGRES_PASSWORD for the first start" >&2
     exit 1

@@ -3,11 +3,13 @@
 #
 #   deploy/try-compose.sh             # Envoy, one gateway, Redis
 #   deploy/try-compose.sh replicas    # three gateways and PostgreSQL
+#   deploy/try-compose.sh secrets     # the same, with all parts of deploy/compose
 #
 # It builds, starts, asks the demo model with the demo key, looks into the books,
 # stops and starts again, and removes everything at the end, its volumes too.
 # The project has a name of its own: a gateway that runs from the same checkout
-# is left alone, and its .env is not read. Port 12000, or LLMGW_PORT.
+# is left alone, and its .env is not read. Port 12000, or LLMGW_PORT (and
+# 12090, or ADMIN_PORT).
 #
 # Where no image registry can be reached:  eval "$(deploy/docker-stand-ins.sh)"
 # Needs Docker with compose (v2, or docker-compose 1.29), curl and python3.
@@ -17,10 +19,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-default}
 case $profile in
-  default | replicas) ;;
-  *) echo "usage: deploy/try-compose.sh [default|replicas]" >&2; exit 2 ;;
+  default | replicas | secrets) ;;
+  *) echo "usage: deploy/try-compose.sh [default|replicas|secrets]" >&2; exit 2 ;;
 esac
-export LLMGW_PORT=${LLMGW_PORT:-12000} VERSION=${VERSION:-try}
+export LLMGW_PORT=${LLMGW_PORT:-12000} ADMIN_PORT=${ADMIN_PORT:-12090} VERSION=${VERSION:-try}
 base=http://127.0.0.1:$LLMGW_PORT
 started=$SECONDS
 
@@ -33,13 +35,32 @@ else die "neither docker compose nor docker-compose is here"; fi
 
 work=$(mktemp -d)
 : >"$work/env"
+export GRAFANA_ADMIN_PASSWORD_FILE=$work/env # docker-compose 1.29 misses it even where nobody reads it
 # What a person would have in .env. The environment would win over it.
-unset COMPOSE_PROFILES COMPOSE_FILE DATABASE_URL LLM_SERVER_URL LLMGW_RATELIMIT__REPLICAS
+unset COMPOSE_PROFILES COMPOSE_FILE DATABASE_URL LLM_SERVER_URL LLMGW_RATELIMIT__REPLICAS SECRETS_DIR
 gateways=(gateway)
+ports=1
 if [ "$profile" = replicas ]; then
   gateways=(gateway gateway-2 gateway-3)
   printf '%s\n' COMPOSE_PROFILES=replicas DATABASE_URL=postgres://llmgw:llmgw@postgres:5432/llmgw \
     LLMGW_RATELIMIT__REPLICAS=3 >"$work/env"
+fi
+if [ "$profile" = secrets ]; then
+  gateways=(gateway gateway-2 gateway-3)
+  ports=2 # and the admin API's
+  secrets=$work/secrets
+  random() { od -An -N 32 -tx1 /dev/urandom | tr -d ' \n'; }
+  (
+    umask 022
+    mkdir "$secrets"
+    for name in llm_api_key allowed_api_keys llmgw_key_pepper llmgw_admin_token postgres_password redis_password; do
+      random >"$secrets/$name"
+    done
+    printf 'postgres://llmgw:%s@postgres:5432/llmgw' "$(cat "$secrets/postgres_password")" >"$secrets/database_url"
+    printf 'requirepass %s\n' "$(cat "$secrets/redis_password")" >"$secrets/redis.conf"
+  )
+  printf '%s\n' COMPOSE_PROFILES=replicas LLMGW_RATELIMIT__REPLICAS=3 "SECRETS_DIR=$secrets" \
+    "COMPOSE_FILE=docker-compose.yaml:$(printf '%s\n' deploy/compose/*.yaml | paste -sd: -)" >"$work/env"
 fi
 dc() { "${compose[@]}" --env-file "$work/env" -p "llmgw-try-$profile" "$@"; }
 
@@ -96,7 +117,7 @@ up
 say "healthy: envoy redis ${gateways[*]}"
 
 published=$(docker ps --filter "name=llmgw-try-$profile" --format '{{.Ports}}' | grep -c -- '->' || true)
-[ "$published" = 1 ] || die "$published containers publish a port"
+[ "$published" = "$ports" ] || die "$published containers publish a port"
 for service in envoy redis "${gateways[@]}"; do
   hardened=$(docker inspect -f '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.Config.User}} {{.HostConfig.SecurityOpt}}' "$(container "$service")")
   uids=$(docker top "$(container "$service")" -eo pid,uid,args | awk 'NR > 1 {print $2}' | sort -u | paste -sd' ' -)
@@ -105,15 +126,19 @@ for service in envoy redis "${gateways[@]}"; do
 done
 
 secret_shown() { dc logs --no-color gateway 2>&1 | grep -oE 'sk-lgw_[0-9A-Za-z]{38}' | sort -u | grep .; }
-eventually 30 "the demo key in the log" secret_shown
-[ "$(secret_shown | wc -l)" = 1 ] || die "not one key: $(secret_shown | wc -l)"
-key=$(secret_shown)
-dc logs --no-color gateway 2>&1 | grep -A 6 'is ready on' | sed "s/$key/sk-lgw_.../g; s/^/       /"
+if [ "$profile" = secrets ]; then
+  key=$(cat "$secrets/allowed_api_keys")
+else
+  eventually 30 "the demo key in the log" secret_shown
+  [ "$(secret_shown | wc -l)" = 1 ] || die "not one key: $(secret_shown | wc -l)"
+  key=$(secret_shown)
+  dc logs --no-color gateway 2>&1 | grep -A 6 'is ready on' | sed "s/$key/sk-lgw_.../g; s/^/       /"
+fi
 
 ask "$key" >"$work/answer"
-[ "$(tail -n 1 "$work/answer")" = 200 ] || { cat "$work/answer"; die "the demo key is refused"; }
+[ "$(tail -n 1 "$work/answer")" = 200 ] || { cat "$work/answer"; die "the first key is refused"; }
 tokens=$(head -n -1 "$work/answer" | field usage.total_tokens)
-say "a chat with the demo key: 200, $tokens tokens"
+say "a chat with the first key: 200, $tokens tokens"
 wrong=$(status sk-lgw_wrong)
 [ "$wrong" = 403 ] || die "a wrong key gets $wrong"
 none=$(curl -sS -o /dev/null -w '%{http_code}' "$base/v1/models")
@@ -132,6 +157,24 @@ for target in gateway:12002 gateways:12001 redis:6379; do
   grep -q 'does not answer' "$work/reach" || { cat "$work/reach"; die "$target answers in the clients' network"; }
 done
 say "gateway and redis cannot be reached from the clients' network"
+
+if [ "$profile" = secrets ]; then
+  # Not in the environment of a container, and in no log.
+  docker inspect $(dc ps -q) >"$work/seen"
+  dc logs --no-color >>"$work/seen" 2>&1
+  for name in llm_api_key allowed_api_keys llmgw_key_pepper llmgw_admin_token postgres_password redis_password; do
+    if grep -qF "$(cat "$secrets/$name")" "$work/seen"; then die "$name can be seen from outside"; fi
+  done
+  in_gateway check >"$work/check" 2>&1 || true # it misses Envoy, which is in another container
+  for name in LLM_API_KEY ALLOWED_API_KEYS DATABASE_URL REDIS_PASSWORD LLMGW_KEY_PEPPER LLMGW_ADMIN__TOKEN; do
+    grep -q "${name}_FILE" "$work/check" || { cat "$work/check"; die "$name does not come from its file"; }
+  done
+  dc exec -T redis redis-cli get x 2>&1 | grep -q NOAUTH || die "Redis answers without its password"
+  admin() { curl -sS -o /dev/null -w '%{http_code}' "http://127.0.0.1:$ADMIN_PORT/admin/keys" "$@"; }
+  [ "$(admin)" = 401 ] || die "the admin API without its token: $(admin)"
+  [ "$(admin -H "Authorization: Bearer $(cat "$secrets/llmgw_admin_token")")" = 200 ] || die "the admin API with its token"
+  say "six secrets from files: in no environment and no log; Redis and the admin API (127.0.0.1:$ADMIN_PORT) want theirs"
+fi
 
 if [ "$profile" = replicas ]; then
   # More keys, so that the window of one does not stop the trial.
@@ -186,10 +229,10 @@ dc down >"$work/down" 2>&1 || { cat "$work/down"; die "down"; }
 say "down took $((SECONDS - down)) s"
 up
 [ "$(booked)" = "$total" ] || die "after down and up the books say $(booked) tokens, before $total"
-[ "$(status "$key")" = 200 ] || die "after down and up the demo key is refused"
+[ "$(status "$key")" = 200 ] || die "after down and up the first key is refused"
 [ "$(status sk-lgw_wrong)" = 403 ] || die "after down and up a wrong key is not refused"
 if dc logs --no-color gateway 2>&1 | grep -q 'Demo key'; then die "a second demo key was made"; fi
-say "up again: books kept ($total tokens), the demo key works, no second one was made"
+say "up again: books kept ($total tokens), the first key works, no demo key was made"
 in_gateway audit | sed 's/^/       /'
 
 # Without its gateways Envoy lets nobody in.

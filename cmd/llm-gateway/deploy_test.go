@@ -126,7 +126,7 @@ func TestDeploy_baseImages(t *testing.T) {
 	if want := "-v" + envoy.Version; !strings.HasSuffix(args["ENVOY_IMAGE"], want) {
 		t.Errorf("ENVOY_IMAGE is %q, want …%s", args["ENVOY_IMAGE"], want)
 	}
-	directive := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(readFile(t, "../../go.mod"))
+	directive := regexp.MustCompile(`(?m)^go (\d+\.\d+\.\d+)$`).FindSubmatch(readFile(t, "../../go.mod"))
 	if directive == nil || !strings.HasPrefix(args["GO_IMAGE"], "golang:"+string(directive[1])+"-") {
 		t.Errorf("GO_IMAGE is %q, go.mod wants %s", args["GO_IMAGE"], directive)
 	}
@@ -172,8 +172,9 @@ func TestDeployProblems(t *testing.T) {
 		{composePath, "    profiles: [replicas]\n", "", "gateway-2: profiles must be"},
 		{composePath, `"--replica", `, "", "gateway-2: --replica is missing in its command"},
 		{composePath, `"--public-url"`, `"--public-uri"`, "gateway: runs no command of ours"},
-		{composePath, "redis:7.4-alpine", "redis:latest", "redis: image must be pinned"},
-		{composePath, "postgres:17-alpine", "postgres", "postgres: image must be pinned"},
+		{composePath, "redis:7.4.7-alpine", "redis:latest", "redis: image must be pinned"},
+		{composePath, "postgres:17.7-alpine", "postgres:17-alpine", "postgres: image must be pinned"},
+		{composePath, "redis:7.4.7-alpine", "redis:7.4-alpine", "redis: image must be pinned"},
 		{composePath, "prom/prometheus:v3.5.0", "prom/prometheus:latest", "prometheus: image must be pinned"},
 		{composePath, "127.0.0.1:${GRAFANA_PORT", "${GRAFANA_PORT", "grafana: ports must be 127.0.0.1:"},
 		{composePath, "127.0.0.1:${PROMETHEUS_PORT", "${PROMETHEUS_PORT", "prometheus: ports must be 127.0.0.1:"},
@@ -311,8 +312,9 @@ func roleProblems(name string, s composeService) []string {
 	return wrong
 }
 
-// pinnedImage is an image with a version, which a variable may replace.
-var pinnedImage = regexp.MustCompile(`^\$\{[A-Z]+_IMAGE:-([a-z]+/)?[a-z]+:v?[0-9][0-9a-z.-]+\}$`)
+// pinnedImage is an image with a whole version (PostgreSQL's has two numbers),
+// which a variable may replace, by one with a digest for example.
+var pinnedImage = regexp.MustCompile(`^\$\{[A-Z]+_IMAGE:-([a-z]+/)?([a-z]+:v?[0-9]+\.[0-9]+\.[0-9]+|postgres:[0-9]+\.[0-9]+)(-[0-9a-z.]+)?\}$`)
 
 // networkNames reads both forms: a list, and a map with aliases.
 func networkNames(value any) (names []string) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/MaksimVF/llm-gateway/billing"
 )
 
 // databaseWait is how long a start waits for a database server that is being
@@ -30,10 +32,11 @@ func waitForDatabase(ctx context.Context, c Config, log *zap.Logger) error {
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
 	for told := false; ; {
-		if conn, err := (&net.Dialer{Timeout: probeWait}).DialContext(waited, "tcp", address); err == nil {
-			_ = conn.Close() // that it was made is the answer
+		err := databaseServes(waited, c, address)
+		if err == nil {
 			return nil
-		} else if !told {
+		}
+		if !told {
 			log.Info("waiting for the database server", zap.String("address", address), zap.Error(err))
 			told = true
 		}
@@ -45,6 +48,20 @@ func waitForDatabase(ctx context.Context, c Config, log *zap.Logger) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// databaseServes is an error while the server is not there, or is there and says
+// that it is starting. Any other answer is one, even a refusal.
+func databaseServes(ctx context.Context, c Config, address string) error {
+	conn, err := (&net.Dialer{Timeout: probeWait}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close() // that it was made is the answer
+	if billing.StartsUp(ctx, c.Database.URL.Reveal()) {
+		return errors.New("it is starting")
+	}
+	return nil
 }
 
 // databaseAddress is host:port of a database server, "" for everything else: a
