@@ -209,11 +209,19 @@ func (i Istio) patches() ([]patchPart, error) {
 		list = append(list, patchPart{m.why, "NETWORK_FILTER", "MERGE", onManager(i.Port, ""), managerFilter(m.message)})
 	}
 	host := &routev3.VirtualHost{Name: addedPrefix + "host", Domains: []string{i.Host}}
-	for _, r := range a.routes() {
-		host.Routes = append(host.Routes, r.message.(*routev3.Route))
+	for _, p := range a.routes() {
+		r := p.message.(*routev3.Route)
+		r.RequestHeadersToRemove = append(r.RequestHeadersToRemove, meshHeaders()...)
+		host.Routes = append(host.Routes, r)
 	}
 	onPort := patchMatch{Context: "GATEWAY", RouteConfiguration: &portMatch{PortNumber: i.Port}}
 	return append(list, patchPart{whyIstioHost, "VIRTUAL_HOST", "ADD", onPort, host}), nil
+}
+
+// meshHeaders are what Istio's proxies write about who asks: a model server
+// outside has no use for names of workloads.
+func meshHeaders() []string {
+	return []string{"x-forwarded-client-cert", "x-envoy-decorator-operation", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id"}
 }
 
 const (
