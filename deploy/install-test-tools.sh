@@ -4,8 +4,28 @@
 # start servers of their own; none of the system is started), Chromium, which
 # reads the documentation pages and asks from other web pages, and the programs
 # that the files in deploy/ are for: Prometheus with promtool, nginx, and systemd's
-# analyzer. Where it may not install, it says what is missing.
+# analyzer. Where it may not install, it says what is missing. Programs that are Go
+# modules are built into the cache, each once for its version.
 set -euo pipefail
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/llm-gateway/tools
+
+# go_tool PACKAGE VERSION builds a main package into $tools/NAME-VERSION. A build that
+# is broken off leaves nothing of that name.
+go_tool() {
+  local name=${1##*/} to
+  to=$tools/$name-$2
+  [ -x "$to" ] && return
+  echo "building for the tests: $name $2 (minutes, once)" >&2
+  mkdir -p "$tools/.$name"
+  GOBIN=$tools/.$name GOFLAGS= CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$1@$2" >&2
+  mv "$tools/.$name/$name" "$to"
+  rmdir "$tools/.$name"
+}
+
+# Istio's control plane, which turns what envoy-config prints into Envoy's
+# configuration. Releases have no version of their own as a module.
+go_tool istio.io/istio/pilot/cmd/pilot-discovery v0.0.0-20260827124520-eed52ebb66ad
 
 missing=()
 command -v cc >/dev/null || command -v gcc >/dev/null || missing+=(gcc libc6-dev)

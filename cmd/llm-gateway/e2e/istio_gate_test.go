@@ -14,6 +14,7 @@ import (
 // TestIstio_gate is the main job in an Envoy that a real istiod configures from
 // what envoy-config prints.
 func TestIstio_gate(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		start func(*mesh) []string // and the flags that say where the sidecar is
@@ -87,6 +88,7 @@ func (m *mesh) wantNoNames(before int) {
 // TestIstio_partly drops each patch in turn, as Istio does without a word when it
 // matches nothing. No sidecar is so bad, and no key so wrong, that it gets in.
 func TestIstio_partly(t *testing.T) {
+	t.Parallel()
 	m := startMesh(t)
 	closes := &rig.BadSidecar{At: rig.RequestHeaders, Do: rig.CloseCleanly}
 	socket := filepath.Join(m.dir, "bad.sock")
