@@ -121,8 +121,15 @@ func TestIstio_partly(t *testing.T) {
 			list.drop(drop)
 			m.wantNothingPasses(models[0]+" without "+name, list)
 		}
+		// The listener's lock is what closes the mesh's own way to the models.
+		list := good.clone()
+		list.drop(func(_, name string) bool { return name == "llmgw.lock" })
+		m.apply(list)
+		if status, body := m.site("/old/chat/completions"); status != 200 {
+			t.Errorf("the old way without the lock: %d %q: nothing is proved of the lock", status, body)
+		}
 		// With neither lock it gets in: the locks are what kept it out.
-		list := bad.clone()
+		list = bad.clone()
 		if n := list.drop(func(_, name string) bool { return name == "llmgw.lock" }) + list.unlock(); n != 2 {
 			t.Fatalf("%d locks, want 2", n)
 		}
