@@ -4,8 +4,9 @@
 # start servers of their own; none of the system is started), Chromium, which
 # reads the documentation pages and asks from other web pages, and the programs
 # that the files in deploy/ are for: Prometheus with promtool, nginx, systemd's
-# analyzer, Helm and Kustomize with a validator of what they render. Where it may not
-# install, it says what is missing.
+# analyzer, Helm and Kustomize with a validator of what they render, Istio's control
+# plane. Where it may not install, it says what is missing. Programs that are Go
+# modules are built into the cache, each once for its version.
 set -euo pipefail
 
 missing=()
@@ -47,12 +48,12 @@ install_packages
 tools="${XDG_CACHE_HOME:-$HOME/.cache}/llm-gateway/tools"
 go_tool() {
   [ -x "$tools/$1-$2" ] && return
-  echo "building for the tests: $1 $2" >&2
+  echo "building for the tests: $1 $2 (minutes, once)" >&2
   mkdir -p "$tools"
   local build
   build=$(mktemp -d "$tools/.build.XXXXXX")
   # Outside of this module: its go.mod must not choose their versions.
-  (cd / && GOBIN=$build CGO_ENABLED=0 go install "$3@$2" >&2)
+  (cd / && GOBIN=$build GOFLAGS= CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$3@$2" >&2)
   mv "$build"/* "$tools/$1-$2"
   rmdir "$build"
 }
@@ -63,3 +64,7 @@ go_tool helm v4.3.1 helm.sh/helm/v4/cmd/helm
 go_tool kustomize v5.8.2 sigs.k8s.io/kustomize/kustomize/v5
 go_tool kubectl-validate v0.0.4 sigs.k8s.io/kubectl-validate
 (cd / && go mod download github.com/prometheus-operator/prometheus-operator@v0.85.0)
+
+# Istio's control plane, which turns what envoy-config prints into Envoy's
+# configuration. Releases have no version of their own as a module.
+go_tool pilot-discovery v0.0.0-20260827124520-eed52ebb66ad istio.io/istio/pilot/cmd/pilot-discovery

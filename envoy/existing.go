@@ -60,13 +60,8 @@ func (a Additions) YAML() ([]byte, error) {
 	return writeDocument(aboutAdditions, []section{
 		{name: "layered_runtime", where: whereRuntime, parts: []part{{whyGraceful, addedRuntime()}}},
 		{name: "clusters", where: whereClusters, list: true, parts: clusters},
-		{name: "http_connection_manager", where: whereManager, parts: []part{
-			{whyPaths, onePathReading()},
-			{whyUnderscores, plainHeaderNames()},
-			{whyRequestIDs, requestIDs()},
-			{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster())}},
-		}},
-		{name: "http_filters", where: whereFilters, list: true, parts: a.filters()},
+		{name: "http_connection_manager", where: whereManager, parts: a.manager()},
+		{name: "http_filters", where: whereFilters, list: true, parts: a.filters(a.cluster())},
 		{name: "routes", where: whereRoutes, list: true, parts: a.routes()},
 	})
 }
@@ -131,16 +126,25 @@ func rename(c *clusterv3.Cluster, name string) {
 	}
 }
 
+func (a Additions) manager() []part {
+	return []part{
+		{whyPaths, onePathReading()},
+		{whyUnderscores, plainHeaderNames()},
+		{whyRequestIDs, requestIDs()},
+		{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster())}},
+	}
+}
+
 // filters are off but on our routes, so that other routes do not need the
-// sidecar. Only the lock is on everywhere: a route that somebody forgot is
-// closed, not open.
-func (a Additions) filters() []part {
+// sidecar. Only the lock is on everywhere: a route to a guarded cluster that
+// somebody forgot is closed, not open.
+func (a Additions) filters(guarded ...string) []part {
 	strip, gate := filter(addedStrip, &headersv3.HeaderMutation{}), filter(addedGate, extProc(a.Options))
 	strip.Disabled, gate.Disabled = true, true
 	return []part{
 		{whyStrip, strip},
 		{whyGate, gate},
-		{whyLock, filter(addedLock, lockBefore(a.cluster()))},
+		{whyLock, filter(addedLock, lockBefore(guarded...))},
 	}
 }
 

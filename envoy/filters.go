@@ -128,9 +128,9 @@ func lock() *rbacv3.RBAC {
 }
 
 // lockBefore is the lock of a listener that has other routes too: whatever leads
-// to cluster must have been admitted, by whichever route it goes; the rest is
-// none of our business. A condition that cannot be read opens nothing.
-func lockBefore(cluster string) *rbacv3.RBAC {
+// to one of the clusters must have been admitted, by whichever route it goes; the
+// rest is none of our business. A condition that cannot be read opens nothing.
+func lockBefore(clusters ...string) *rbacv3.RBAC {
 	field := func(testOnly bool) *exprv1.Expr {
 		xds := &exprv1.Expr{ExprKind: &exprv1.Expr_IdentExpr{IdentExpr: &exprv1.Expr_Ident{Name: "xds"}}}
 		return &exprv1.Expr{ExprKind: &exprv1.Expr_SelectExpr{SelectExpr: &exprv1.Expr_Select{Operand: xds, Field: "cluster_name", TestOnly: testOnly}}}
@@ -138,14 +138,23 @@ func lockBefore(cluster string) *rbacv3.RBAC {
 	call := func(function string, args ...*exprv1.Expr) *exprv1.Expr {
 		return &exprv1.Expr{ExprKind: &exprv1.Expr_CallExpr{CallExpr: &exprv1.Expr_Call{Function: function, Args: args}}}
 	}
-	name := &exprv1.Expr{ExprKind: &exprv1.Expr_ConstExpr{ConstExpr: &exprv1.Constant{ConstantKind: &exprv1.Constant_StringValue{StringValue: cluster}}}}
+	var elsewhere *exprv1.Expr
+	for _, cluster := range clusters {
+		name := &exprv1.Expr{ExprKind: &exprv1.Expr_ConstExpr{ConstExpr: &exprv1.Constant{ConstantKind: &exprv1.Constant_StringValue{StringValue: cluster}}}}
+		differs := call("_!=_", field(false), name)
+		if elsewhere == nil {
+			elsewhere = differs
+			continue
+		}
+		elsewhere = call("_&&_", elsewhere, differs)
+	}
 	l := lock()
 	l.Rules.Policies["leads_elsewhere"] = &configrbacv3.Policy{
 		Permissions: []*configrbacv3.Permission{{Rule: &configrbacv3.Permission_Any{Any: true}}},
 		Principals:  anybody(),
 		// !has(xds.cluster_name) || xds.cluster_name != cluster: direct answers
 		// and redirects have no cluster.
-		Condition: call("_||_", call("!_", field(true)), call("_!=_", field(false), name)),
+		Condition: call("_||_", call("!_", field(true)), elsewhere),
 	}
 	return l
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
 	"github.com/MaksimVF/llm-gateway/envoy"
 )
@@ -23,7 +22,7 @@ const defaultAdmin = "127.0.0.1:9901"
 func newEnvoyConfigCommand(app *app) *cobra.Command {
 	var f envoyConfigFlags
 	cmd := &cobra.Command{
-		Use:   "envoy-config --for bootstrap|static",
+		Use:   "envoy-config --for bootstrap|static|istio",
 		Short: "Print the configuration for an Envoy that somebody else runs",
 		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
 			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
@@ -31,7 +30,11 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 			"  static     what to add to an Envoy that has a configuration already, with\n" +
 			"             comments that say where each part goes and what it is for; its own\n" +
 			"             cluster of the model server is named with --cluster, or one is\n" +
-			"             added for --upstream\n\n" +
+			"             added for --upstream\n" +
+			"  istio      manifests for the gateway workload --workload of Istio, by the name\n" +
+			"             --host. With Unix sockets the sidecar runs in the gateway's pod, with\n" +
+			"             host:port elsewhere. --cluster is Istio's name of the model server's\n" +
+			"             cluster, as in 'outbound|8000||vllm.models.svc.cluster.local'\n\n" +
 			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
 			"the machine that Envoy runs on.",
 	}
@@ -60,45 +63,59 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 type envoyConfigFlags struct {
 	sidecarFlags
 	kind, admin, cluster, output string
+	istio                        istioFlags
 }
 
 // The kinds of configuration that `envoy-config` writes.
 const (
 	kindBootstrap = "bootstrap"
 	kindStatic    = "static"
+	kindIstio     = "istio"
 )
 
-func envoyConfigKinds() []string { return []string{kindBootstrap, kindStatic} }
+func envoyConfigKinds() []string { return []string{kindBootstrap, kindStatic, kindIstio} }
 
 func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
 	f.sidecarFlags.register(flags)
-	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), " or "))
+	f.istio.register(flags)
+	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), ", "))
 	flags.StringVar(&f.admin, "admin", defaultAdmin, "bootstrap: where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
-	flags.StringVar(&f.cluster, "cluster", "", "static: `name` of the cluster of the model server that Envoy has already (without it "+envoy.DefaultCluster+" is added for --upstream)")
+	flags.StringVar(&f.cluster, "cluster", "", "static, istio: `name` of the cluster of the model server that Envoy has already (without it one is added for --upstream)")
 	flags.StringVar(&f.output, "output", "", "`file` to write, replaced as a whole, instead of stdout")
 }
 
 // fit wants a kind, and no options that would do nothing for it.
 func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
-	without := map[string][]string{kindBootstrap: {"cluster"}, kindStatic: {"admin", "listen"}}
+	without := map[string][]string{
+		kindBootstrap: append(istioFlagNames(), "cluster"),
+		kindStatic:    append(istioFlagNames(), "admin", "listen"),
+		kindIstio:     {"admin", "listen"},
+	}
 	names, known := without[f.kind]
 	if !known {
-		return usagef("--for: write %s", strings.Join(envoyConfigKinds(), " or "))
+		return usagef("--for: write one of %s", strings.Join(envoyConfigKinds(), ", "))
 	}
 	for _, name := range names {
 		if flags.Changed(name) {
 			return usagef("--%s does nothing for --for %s: leave it out", name, f.kind)
 		}
 	}
-	if f.kind == kindStatic && flags.Changed("cluster") && (f.cluster == "" || flags.Changed("demo")) {
+	if f.kind != kindBootstrap && flags.Changed("cluster") && (f.cluster == "" || flags.Changed("demo")) {
 		return usagef("--cluster: write the name that the model server's cluster has in Envoy's configuration, and no --demo")
 	}
 	return nil
 }
 
 func (f *envoyConfigFlags) render(c Config) ([]byte, error) {
-	if f.kind == kindStatic {
-		return f.renderAdditions(c)
+	if f.kind != kindBootstrap {
+		a, err := f.additions(c)
+		if err != nil {
+			return nil, err
+		}
+		if f.kind == kindIstio {
+			return f.istio.render(a)
+		}
+		return a.YAML()
 	}
 	o, err := f.options(c)
 	if err != nil {
@@ -113,30 +130,25 @@ func (f *envoyConfigFlags) render(c Config) ([]byte, error) {
 	return renderBootstrap(o)
 }
 
-// renderAdditions needs no URL beside a cluster, which knows where its server is.
-func (f *envoyConfigFlags) renderAdditions(c Config) ([]byte, error) {
-	a := envoy.Additions{Cluster: f.cluster}
-	var err error
+// additions need no URL beside a cluster, which knows where its server is.
+func (f *envoyConfigFlags) additions(c Config) (a envoy.Additions, err error) {
+	a.Cluster = f.cluster
 	switch {
 	case c.Upstream.URL != "" || a.Cluster == "" && f.demoAt != "":
 		a.Options, err = f.options(c)
 	case a.Cluster != "":
 		a.Options, err = f.around(c, envoy.Upstream{})
 	default:
-		return nil, usagef("there is no model server: name the cluster that Envoy has for it with --cluster, or its URL with --upstream or LLM_SERVER_URL")
+		err = usagef("there is no model server: name the cluster that Envoy has for it with --cluster, or its URL with --upstream or LLM_SERVER_URL")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return a.YAML()
+	return a, err
 }
 
 func (a *app) printEnvoyConfig(text []byte, output string) (err error) {
 	if a.json {
-		if text, err = yaml.YAMLToJSON(text); err != nil {
+		if text, err = oneJSON(text); err != nil {
 			return fmt.Errorf("write Envoy's configuration: %w", err)
 		}
-		text = append(text, '\n')
 	}
 	if output == "" {
 		return a.printf("%s", text)

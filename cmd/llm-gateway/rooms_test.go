@@ -148,6 +148,9 @@ func importProblems(name, room string, test bool, f *ast.File) (problems []strin
 		if ours, ok := strings.CutPrefix(imported, module); ok && ours != room && !slices.Contains(doors()[room], ours) && (!test || ours != "cmd/rig") {
 			problems = append(problems, fmt.Sprintf("%s: %s may not import %s", name, room, ours))
 		}
+		if !test && (strings.HasPrefix(imported, "istio.io/") || strings.HasPrefix(imported, "k8s.io/")) {
+			problems = append(problems, fmt.Sprintf("%s: %s; what we write for Kubernetes has small types of its own", name, imported))
+		}
 		for library, rooms := range fences() {
 			if strings.HasPrefix(imported, library) && !slices.Contains(rooms, room) {
 				problems = append(problems, fmt.Sprintf("%s: %s may not import %s", name, room, imported))
