@@ -26,14 +26,7 @@ type Istiod struct {
 // none the test is skipped, under CI=true it fails.
 func StartIstiod(t testing.TB, ports *Ports, dir string) *Istiod {
 	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := executable(filepath.Join(cache, "llm-gateway", "tools", "pilot-discovery-"+istiodVersion))
-	if err != nil {
-		needed(t, "Istio's pilot-discovery is not here: deploy/install-test-tools.sh installs it")
-	}
+	path := GoTool(t, "pilot-discovery", istiodVersion)
 	kube := StartEmptyKubernetes()
 	t.Cleanup(func() {
 		kube.CloseClientConnections()
@@ -41,6 +34,7 @@ func StartIstiod(t testing.TB, ports *Ports, dir string) *Istiod {
 	})
 	at := make([]string, 3)
 	for n := range at {
+		var err error
 		if at[n], err = ports.Next(); err != nil {
 			t.Fatal(err)
 		}
@@ -61,6 +55,7 @@ clusters: [{name: empty, cluster: {server: %q}}], contexts: [{name: empty, conte
 			t.Fatal(err)
 		}
 	}
+	var err error
 	i.proc, err = Start(Spec{
 		Name: "istiod", Path: path, Dir: dir, Logs: dir,
 		Args: []string{
