@@ -4,8 +4,24 @@
 # start servers of their own; none of the system is started), Chromium, which
 # reads the documentation pages and asks from other web pages, and the programs
 # that the files in deploy/ are for: Prometheus with promtool, nginx, and systemd's
-# analyzer. Where it may not install, it says what is missing.
+# analyzer. Where it may not install, it says what is missing. Programs in Go are
+# built into the cache, each version once, from sources that Go's checksums vouch for.
 set -euo pipefail
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/llm-gateway/tools
+install_go_program() { # module/path version: as NAME-VERSION; minutes the first time
+  local name=${1##*/}
+  local file=$tools/$name-$2
+  [ -x "$file" ] && return
+  echo "building for the tests: $name $2" >&2
+  mkdir -p "$tools"
+  local fresh
+  fresh=$(mktemp -d "$tools/.build-XXXXXX")
+  (cd "$fresh" && GOBIN=$fresh GOFLAGS='' CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$1@$2")
+  mv "$fresh/$name" "$file"
+  rmdir "$fresh"
+}
+install_go_program github.com/envoyproxy/gateway/cmd/envoy-gateway v1.9.1
 
 missing=()
 command -v cc >/dev/null || command -v gcc >/dev/null || missing+=(gcc libc6-dev)

@@ -64,7 +64,7 @@ func (a Additions) YAML() ([]byte, error) {
 			{whyPaths, onePathReading()},
 			{whyUnderscores, plainHeaderNames()},
 			{whyRequestIDs, requestIDs()},
-			{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster())}},
+			{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster(), addedPrefix)}},
 		}},
 		{name: "http_filters", where: whereFilters, list: true, parts: a.filters()},
 		{name: "routes", where: whereRoutes, list: true, parts: a.routes()},
@@ -185,10 +185,10 @@ func (a Additions) modelRoute() *routev3.Route {
 	return r
 }
 
-// addedReplies are ours on our routes only. First of all, whatever the other
+// addedReplies are ours on our routes only, whose names begin with prefix. First of all, whatever the other
 // configuration makes of local replies, what the sidecar answers stays as it is:
 // a format outside of the mappers would write over it.
-func addedReplies(cluster string) *hcmv3.LocalReplyConfig {
+func addedReplies(cluster, prefix string) *hcmv3.LocalReplyConfig {
 	mappers := []*hcmv3.ResponseMapper{{
 		Filter: when(sidecarsOwn),
 		BodyFormatOverride: &corev3.SubstitutionFormatString{
@@ -198,7 +198,7 @@ func addedReplies(cluster string) *hcmv3.LocalReplyConfig {
 			ContentType: "application/json",
 		},
 	}}
-	ours := "(xds.route_name.startsWith('" + addedPrefix + "') || xds.cluster_name == '" + cluster + "')"
+	ours := "(xds.route_name.startsWith('" + prefix + "') || xds.cluster_name == '" + cluster + "')"
 	for _, r := range localReplyTable(cluster) {
 		r.when = ours + " && (" + r.when + ")"
 		mappers = append(mappers, r.mapper())

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,7 +25,7 @@ const defaultAdmin = "127.0.0.1:9901"
 func newEnvoyConfigCommand(app *app) *cobra.Command {
 	var f envoyConfigFlags
 	cmd := &cobra.Command{
-		Use:   "envoy-config --for bootstrap|static",
+		Use:   "envoy-config --for " + strings.Join(envoyConfigKinds(), "|"),
 		Short: "Print the configuration for an Envoy that somebody else runs",
 		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
 			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
@@ -31,7 +33,11 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 			"  static     what to add to an Envoy that has a configuration already, with\n" +
 			"             comments that say where each part goes and what it is for; its own\n" +
 			"             cluster of the model server is named with --cluster, or one is\n" +
-			"             added for --upstream\n\n" +
+			"             added for --upstream\n" +
+			"  envoy-gateway\n" +
+			"             Kubernetes manifests that add models to a Gateway of Envoy Gateway,\n" +
+			"             --gateway, with comments; --grpc and --http are the sidecars' Service;\n" +
+			"             --grpc may be a Unix socket in Envoy's pod\n\n" +
 			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
 			"the machine that Envoy runs on.",
 	}
@@ -44,7 +50,7 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		text, err := f.render(c)
+		text, err := f.render(c, app.json)
 		if errors.Is(err, envoy.ErrOptions) {
 			return usageError(err)
 		}
@@ -59,20 +65,14 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 // envoyConfigFlags are the options of `envoy-config`.
 type envoyConfigFlags struct {
 	sidecarFlags
+	envoyGatewayFlags
 	kind, admin, cluster, output string
 }
 
-// The kinds of configuration that `envoy-config` writes.
-const (
-	kindBootstrap = "bootstrap"
-	kindStatic    = "static"
-)
-
-func envoyConfigKinds() []string { return []string{kindBootstrap, kindStatic} }
-
 func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
 	f.sidecarFlags.register(flags)
-	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), " or "))
+	f.envoyGatewayFlags.register(flags)
+	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), ", "))
 	flags.StringVar(&f.admin, "admin", defaultAdmin, "bootstrap: where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
 	flags.StringVar(&f.cluster, "cluster", "", "static: `name` of the cluster of the model server that Envoy has already (without it "+envoy.DefaultCluster+" is added for --upstream)")
 	flags.StringVar(&f.output, "output", "", "`file` to write, replaced as a whole, instead of stdout")
@@ -80,13 +80,12 @@ func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
 
 // fit wants a kind, and no options that would do nothing for it.
 func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
-	without := map[string][]string{kindBootstrap: {"cluster"}, kindStatic: {"admin", "listen"}}
-	names, known := without[f.kind]
-	if !known {
-		return usagef("--for: write %s", strings.Join(envoyConfigKinds(), " or "))
+	if !slices.Contains(envoyConfigKinds(), f.kind) {
+		return usagef("--for: write %s", strings.Join(envoyConfigKinds(), ", "))
 	}
-	for _, name := range names {
-		if flags.Changed(name) {
+	of := kindFlags()
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if flags.Changed(name) && !slices.Contains(of[name], f.kind) {
 			return usagef("--%s does nothing for --for %s: leave it out", name, f.kind)
 		}
 	}
@@ -96,13 +95,39 @@ func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
 	return nil
 }
 
-func (f *envoyConfigFlags) render(c Config) ([]byte, error) {
-	if f.kind == kindStatic {
+// render writes YAML, or JSON.
+func (f *envoyConfigFlags) render(c Config, asJSON bool) ([]byte, error) {
+	text, err := f.renderYAML(c, asJSON)
+	if err != nil || !asJSON || f.kind == kindEnvoyGateway {
+		return text, err
+	}
+	if text, err = yaml.YAMLToJSON(text); err != nil {
+		return nil, fmt.Errorf("write Envoy's configuration: %w", err)
+	}
+	return append(text, '\n'), nil
+}
+
+// renderYAML writes YAML, but for a list of documents, of which JSON has none.
+func (f *envoyConfigFlags) renderYAML(c Config, asJSON bool) ([]byte, error) {
+	switch {
+	case f.kind == kindStatic:
 		return f.renderAdditions(c)
+	case f.kind == kindEnvoyGateway && (f.grpcAt == "" || f.httpAt == ""):
+		return nil, usagef("say where the sidecars are as Envoy's pods see them: --grpc and --http, as in llm-gateway.llm.svc.cluster.local:9000")
 	}
 	o, err := f.options(c)
 	if err != nil {
 		return nil, err
+	}
+	if f.kind == kindEnvoyGateway {
+		g, err := f.manifests(o)
+		if err != nil {
+			return nil, err
+		}
+		if asJSON {
+			return g.JSON()
+		}
+		return g.YAML()
 	}
 	at, err := envoy.ParseEndpoint(f.admin)
 	if err != nil {
@@ -131,13 +156,7 @@ func (f *envoyConfigFlags) renderAdditions(c Config) ([]byte, error) {
 	return a.YAML()
 }
 
-func (a *app) printEnvoyConfig(text []byte, output string) (err error) {
-	if a.json {
-		if text, err = yaml.YAMLToJSON(text); err != nil {
-			return fmt.Errorf("write Envoy's configuration: %w", err)
-		}
-		text = append(text, '\n')
-	}
+func (a *app) printEnvoyConfig(text []byte, output string) error {
 	if output == "" {
 		return a.printf("%s", text)
 	}

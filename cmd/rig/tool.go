@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -18,4 +19,19 @@ func Tool(t testing.TB, name string) string {
 	}
 	needed(t, name+" is not here: deploy/install-test-tools.sh installs it")
 	return ""
+}
+
+// CachedTool finds a Go program that deploy/install-test-tools.sh builds into the
+// cache, its version in its name; see [Tool] for when there is none.
+func CachedTool(t testing.TB, name string) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := executable(filepath.Join(cache, "llm-gateway", "tools", name))
+	if err != nil {
+		needed(t, name+" is not here: deploy/install-test-tools.sh installs it")
+	}
+	return path
 }
