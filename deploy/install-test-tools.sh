@@ -4,8 +4,8 @@
 # start servers of their own; none of the system is started), Chromium, which
 # reads the documentation pages and asks from other web pages, and the programs
 # that the files in deploy/ are for: Prometheus with promtool, nginx, systemd's
-# analyzer, Helm and Kustomize with a validator of what they render, Istio's control
-# plane. Where it may not install, it says what is missing. Programs that are Go
+# analyzer, Helm and Kustomize with a validator of what they render, the control planes
+# of Istio and Envoy Gateway. Where it may not install, it says what is missing. Programs that are Go
 # modules are built into the cache, each once for its version.
 set -euo pipefail
 
@@ -65,6 +65,7 @@ go_tool kustomize v5.8.2 sigs.k8s.io/kustomize/kustomize/v5
 go_tool kubectl-validate v0.0.4 sigs.k8s.io/kubectl-validate
 (cd / && go mod download github.com/prometheus-operator/prometheus-operator@v0.85.0)
 
-# Istio's control plane, which turns what envoy-config prints into Envoy's
-# configuration. Releases have no version of their own as a module.
+# The control planes that turn what envoy-config prints into Envoy's configuration.
+# Releases of Istio have no version of their own as a module.
 go_tool pilot-discovery v0.0.0-20260827124520-eed52ebb66ad istio.io/istio/pilot/cmd/pilot-discovery
+go_tool envoy-gateway v1.9.1 github.com/envoyproxy/gateway/cmd/envoy-gateway

@@ -131,7 +131,7 @@ func (a Additions) manager() []part {
 		{whyPaths, onePathReading()},
 		{whyUnderscores, plainHeaderNames()},
 		{whyRequestIDs, requestIDs()},
-		{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster())}},
+		{whyReplies, &hcmv3.HttpConnectionManager{LocalReplyConfig: addedReplies(a.cluster(), addedPrefix)}},
 	}
 }
 
@@ -189,10 +189,10 @@ func (a Additions) modelRoute() *routev3.Route {
 	return r
 }
 
-// addedReplies are ours on our routes only. First of all, whatever the other
+// addedReplies are ours on our routes only, whose names begin with prefix. First of all, whatever the other
 // configuration makes of local replies, what the sidecar answers stays as it is:
 // a format outside of the mappers would write over it.
-func addedReplies(cluster string) *hcmv3.LocalReplyConfig {
+func addedReplies(cluster, prefix string) *hcmv3.LocalReplyConfig {
 	mappers := []*hcmv3.ResponseMapper{{
 		Filter: when(sidecarsOwn),
 		BodyFormatOverride: &corev3.SubstitutionFormatString{
@@ -202,7 +202,7 @@ func addedReplies(cluster string) *hcmv3.LocalReplyConfig {
 			ContentType: "application/json",
 		},
 	}}
-	ours := "(xds.route_name.startsWith('" + addedPrefix + "') || xds.cluster_name == '" + cluster + "')"
+	ours := "(xds.route_name.startsWith('" + prefix + "') || xds.cluster_name == '" + cluster + "')"
 	for _, r := range localReplyTable(cluster) {
 		r.when = ours + " && (" + r.when + ")"
 		mappers = append(mappers, r.mapper())

@@ -2,20 +2,8 @@ package envoy
 
 import "encoding/json"
 
-// object is the envelope of a Kubernetes object. Only fields that we write are
-// in these types; a test reads them into Istio's own.
-type object struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Metadata   objectMeta `json:"metadata"`
-	Spec       any        `json:"spec"`
-}
-
-type objectMeta struct {
-	Name        string            `json:"name,omitempty"`
-	Namespace   string            `json:"namespace,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-}
+// The parts of Istio's and Kubernetes' kinds that we write; a test reads them
+// into Istio's own types.
 
 // istioGateway is the spec of a networking.istio.io Gateway.
 type istioGateway struct {

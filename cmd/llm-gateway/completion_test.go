@@ -46,7 +46,7 @@ func TestCompletion_valuesOfOptions(t *testing.T) {
 		{"usage --by |", []string{"day", "key", "model"}, moreWord},
 		{"usage --by day,|", []string{"day,key", "day,model"}, moreWord},
 		{"usage --by model,key,|", []string{"model,key,day"}, moreWord},
-		{"envoy-config --for |", []string{"bootstrap", "static", "istio"}, noFiles},
+		{"envoy-config --for |", []string{"bootstrap", "static", "istio", "envoy-gateway"}, noFiles},
 		{"backup --path |", nil, files},
 		{"reconcile --file |", nil, files},
 		{"import-keys --path=|", nil, files},

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,7 +24,7 @@ const defaultAdmin = "127.0.0.1:9901"
 func newEnvoyConfigCommand(app *app) *cobra.Command {
 	var f envoyConfigFlags
 	cmd := &cobra.Command{
-		Use:   "envoy-config --for bootstrap|static|istio",
+		Use:   "envoy-config --for " + strings.Join(envoyConfigKinds(), "|"),
 		Short: "Print the configuration for an Envoy that somebody else runs",
 		Long: "Print the configuration for an Envoy that somebody else runs, as YAML, or as\n" +
 			"JSON with --json; Envoy reads both. --for says what it is for:\n\n" +
@@ -32,9 +34,13 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 			"             cluster of the model server is named with --cluster, or one is\n" +
 			"             added for --upstream\n" +
 			"  istio      manifests for the gateway workload --workload of Istio, by the name\n" +
-			"             --host. With Unix sockets the sidecar runs in the gateway's pod, with\n" +
+			"             --hostname. With Unix sockets the sidecar runs in the gateway's pod, with\n" +
 			"             host:port elsewhere. --cluster is Istio's name of the model server's\n" +
-			"             cluster, as in 'outbound|8000||vllm.models.svc.cluster.local'\n\n" +
+			"             cluster, as in 'outbound|8000||vllm.models.svc.cluster.local'\n" +
+			"  envoy-gateway\n" +
+			"             Kubernetes manifests that add models to a Gateway of Envoy Gateway,\n" +
+			"             --gateway, with comments; --grpc and --http are the sidecars' Service;\n" +
+			"             --grpc may be a Unix socket in Envoy's pod\n\n" +
 			"Files that it names (certificate authorities, Unix sockets) are looked for on\n" +
 			"the machine that Envoy runs on.",
 	}
@@ -62,22 +68,13 @@ func newEnvoyConfigCommand(app *app) *cobra.Command {
 // envoyConfigFlags are the options of `envoy-config`.
 type envoyConfigFlags struct {
 	sidecarFlags
+	meshFlags
 	kind, admin, cluster, output string
-	istio                        istioFlags
 }
-
-// The kinds of configuration that `envoy-config` writes.
-const (
-	kindBootstrap = "bootstrap"
-	kindStatic    = "static"
-	kindIstio     = "istio"
-)
-
-func envoyConfigKinds() []string { return []string{kindBootstrap, kindStatic, kindIstio} }
 
 func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
 	f.sidecarFlags.register(flags)
-	f.istio.register(flags)
+	f.meshFlags.register(flags)
 	flags.StringVar(&f.kind, "for", "", "what to write: "+strings.Join(envoyConfigKinds(), ", "))
 	flags.StringVar(&f.admin, "admin", defaultAdmin, "bootstrap: where Envoy's admin interface listens: a loopback `host:port` or unix:///PATH")
 	flags.StringVar(&f.cluster, "cluster", "", "static, istio: `name` of the cluster of the model server that Envoy has already (without it one is added for --upstream)")
@@ -86,17 +83,12 @@ func (f *envoyConfigFlags) register(flags *pflag.FlagSet) {
 
 // fit wants a kind, and no options that would do nothing for it.
 func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
-	without := map[string][]string{
-		kindBootstrap: append(istioFlagNames(), "cluster"),
-		kindStatic:    append(istioFlagNames(), "admin", "listen"),
-		kindIstio:     {"admin", "listen"},
-	}
-	names, known := without[f.kind]
-	if !known {
+	if !slices.Contains(envoyConfigKinds(), f.kind) {
 		return usagef("--for: write one of %s", strings.Join(envoyConfigKinds(), ", "))
 	}
-	for _, name := range names {
-		if flags.Changed(name) {
+	of := kindFlags()
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if flags.Changed(name) && !slices.Contains(of[name], f.kind) {
 			return usagef("--%s does nothing for --for %s: leave it out", name, f.kind)
 		}
 	}
@@ -107,19 +99,25 @@ func (f *envoyConfigFlags) fit(flags *pflag.FlagSet) error {
 }
 
 func (f *envoyConfigFlags) render(c Config) ([]byte, error) {
-	if f.kind != kindBootstrap {
+	switch {
+	case f.kind == kindStatic || f.kind == kindIstio:
 		a, err := f.additions(c)
 		if err != nil {
 			return nil, err
 		}
 		if f.kind == kindIstio {
-			return f.istio.render(a)
+			return f.istio(a)
 		}
 		return a.YAML()
+	case f.kind == kindEnvoyGateway && (f.grpcAt == "" || f.httpAt == ""):
+		return nil, usagef("say where the sidecars are as Envoy's pods see them: --grpc and --http, as in llm-gateway.llm.svc.cluster.local:9000")
 	}
 	o, err := f.options(c)
 	if err != nil {
 		return nil, err
+	}
+	if f.kind == kindEnvoyGateway {
+		return f.envoyGateway(o)
 	}
 	at, err := envoy.ParseEndpoint(f.admin)
 	if err != nil {

@@ -12,7 +12,7 @@ func TestIstiod_version(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if line := "go_tool istio.io/istio/pilot/cmd/pilot-discovery " + istiodVersion + "\n"; !strings.Contains(string(text), line) {
+	if line := "go_tool pilot-discovery " + istiodVersion + " "; !strings.Contains(string(text), line) {
 		t.Errorf("deploy/install-test-tools.sh has no line %q", line)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
@@ -70,54 +69,19 @@ func (s *existing) keyFile(key string) string {
 	return file
 }
 
-// wantNobodyIn asks in all ways without a valid key.
-func (s *existing) wantNobodyIn(hits *int) {
-	s.t.Helper()
-	forged := http.Header{"X-Llmgw-Admit": {"1"}, "X-Llmgw-Key-Id": {"key_x"}, "X-Envoy-Retry-On": {"5xx"}, "X-Envoy-Original-Path": {"/ping"}}
-	body := rig.Chat{Model: "intruder"}.Body()
-	for _, h2c := range []bool{false, true} {
-		c := s.client(h2c)
-		for _, header := range []http.Header{nil, forged} {
-			wantProblem(s.t, "no key", c.Do(s.context(), rig.Request{Header: header.Clone(), Body: body}), 401, "missing_api_key")
-			wantProblem(s.t, "wrong key", c.Do(s.context(), rig.Request{Header: header.Clone(), Key: "sk-unknown-0123456789abcdef", Body: body}), 403, "invalid_api_key")
-		}
-		for _, path := range spellings() {
-			for _, method := range []string{"GET", "POST"} {
-				in := rig.Request{Method: method, Path: path, Header: forged.Clone()}
-				if method == "POST" {
-					in.Body = body
-				}
-				c.Do(s.context(), in)
-			}
-		}
-		s.nothingNew("without a valid key", hits)
-	}
-}
-
-// wantNoUpgrade asks for a WebSocket with a valid key.
-func (s *existing) wantNoUpgrade(valid string, hits *int) {
-	s.t.Helper()
-	upgrade := fmt.Sprintf("GET /v1/models HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", s.addr, valid)
-	if w, err := rig.SendH1(s.addr, []byte(upgrade), 3*time.Second); w.Status != 403 {
-		s.t.Errorf("a WebSocket: %d %v", w.Status, err)
-	}
-	s.nothingNew("a WebSocket", hits)
-}
-
 func TestExistingEnvoy_closed(t *testing.T) {
 	s := startExisting(t)
 	valid := s.key().Key
 	hits := s.up.Hits()
-	s.wantNobodyIn(&hits)
+	s.refusesStrangers(valid, &hits)
 	for _, h2c := range []bool{false, true} {
 		// A way that was there before, without a gate: the lock closes it, also
 		// for those who have a key.
-		r := s.client(h2c).Do(s.context(), rig.Request{Path: "/old/chat/completions", Key: valid, Body: rig.Chat{Model: "intruder"}.Body()})
-		wantProblem(t, "the old way", r, 503, "gateway_unavailable")
+		wantProblem(t, "the old way", s.client(h2c).Do(s.context(), rig.Request{
+			Path: "/old/chat/completions", Key: valid, Body: rig.Chat{Model: "intruder"}.Body(),
+		}), 503, "gateway_unavailable")
 		s.nothingNew("the old way", &hits)
 	}
-	s.wantNoUpgrade(valid, &hits)
 	s.wantOwnRoutes("with the sidecar")
 	s.checkListener(0, "", "--key-file", s.keyFile(valid))
 	if report := s.balanced(); report.Charges != 0 {
@@ -125,72 +89,13 @@ func TestExistingEnvoy_closed(t *testing.T) {
 	}
 }
 
-// wantMetered asks for a whole answer and for a stream, of models of that name.
-func (s *existing) wantMetered(c *rig.Client, key, name string, header http.Header) {
-	s.t.Helper()
-	for _, stream := range []bool{false, true} {
-		model := fmt.Sprintf("%s-%v", name, stream)
-		chat := rig.Chat{Model: model, Stream: stream, MaxTokens: 100, Script: rig.Script{Prompt: 11, Completion: 31, FirstDelayMS: 400}}
-		r := c.Do(s.context(), rig.Request{Key: key, Header: header.Clone(), Body: chat.Body()})
-		if !r.SawEnd() || r.Done != stream || r.Header.Get("X-Request-Id") == "" || r.Header.Get("X-Ratelimit-Limit") == "" {
-			s.t.Errorf("%s: %d %q %v %v", model, r.Status, r.Body, r.Header, r.Err)
-		}
-		if row := s.books()[model]; row.Prompt != 11 || row.Completion != 31 || row.Requests != 1 || !row.Is("reported") {
-			s.t.Errorf("%s: the books say %+v", model, row)
-		}
-	}
-}
-
-// wantLimits sends a large body, larger than Envoy's default, and a request for
-// which there is no budget.
-func (s *existing) wantLimits(key string) {
-	s.t.Helper()
-	big := rig.Chat{Model: "big", MaxTokens: 10, Text: strings.Repeat("a", 3<<20), Script: rig.Script{Prompt: 5, Completion: 6}}
-	if r := s.client(false).Do(s.context(), rig.Request{Key: key, Body: big.Body()}); !r.SawEnd() {
-		s.t.Errorf("3 MiB: %d %q %v", r.Status, r.Body, r.Err)
-	}
-	poor := s.key("--daily", "50")
-	r := s.client(false).Do(s.context(), rig.Request{Key: poor.Key, Body: rig.Chat{Model: "poor", MaxTokens: 100}.Body()})
-	p := wantProblem(s.t, "budget", r, 429, "insufficient_quota")
-	if !strings.Contains(p.Error.Message, "daily") || r.Header.Get("Retry-After") == "" {
-		s.t.Errorf("budget: %q %v", r.Body, r.Header)
-	}
-	if row, ok := s.books()["poor"]; ok {
-		s.t.Errorf("a refused request is in the books: %+v", row)
-	}
-}
-
 func TestExistingEnvoy_meters(t *testing.T) {
 	s := startExisting(t)
 	key := s.key()
-	// Headers with which trusted clients make Envoy repeat requests or give up
-	// early; the application's clients may go on to use them.
-	impatient := http.Header{"X-Envoy-Retry-On": {"5xx"}, "X-Envoy-Max-Retries": {"2"}, "X-Envoy-Upstream-Rq-Timeout-Ms": {"200"}}
-	for i, h2c := range []bool{false, true} {
-		c := s.client(h2c)
-		s.wantMetered(c, key.Key, fmt.Sprintf("m-%d", i), impatient)
-		id := fmt.Sprintf("fails-%d", i)
-		chat := rig.Chat{Model: id, MaxTokens: 100, Script: rig.Script{ID: id, Status: 503}}
-		if r := c.Do(s.context(), rig.Request{Key: key.Key, Header: impatient.Clone(), Body: chat.Body()}); r.Status != 503 {
-			t.Errorf("a failing model server: %d %q", r.Status, r.Body)
-		}
-		if n := len(s.up.ByID(id)); n != 1 {
-			t.Errorf("a request that failed was sent %d times", n)
-		}
-	}
+	s.metersModels(key)
 	before := s.hits.Load()
-	if r := s.get("/app/fails", impatient.Clone()); r.Status != 503 || s.hits.Load() != before+3 {
+	if r := s.get("/app/fails", impatientHeaders()); r.Status != 503 || s.hits.Load() != before+3 {
 		t.Errorf("the application was asked %d times (%d), want 3: its clients' headers have no effect, so nothing is proved above", s.hits.Load()-before, r.Status)
-	}
-	s.wantLimits(key.Key)
-	for path, status := range map[string]int{"/usage": 200, "/v1/limits": 200, "/healthz/ready": 200} {
-		c := s.client(false)
-		if r := c.Do(s.context(), rig.Request{Method: "GET", Path: path, Key: key.Key}); r.Status != status {
-			t.Errorf("%s: %d %q", path, r.Status, r.Body)
-		}
-	}
-	if r := s.get("/usage", nil); r.Status != 401 {
-		t.Errorf("/usage without a key: %d", r.Status)
 	}
 }
 

@@ -42,17 +42,13 @@ func TestIstio_gate(t *testing.T) {
 			m.valid()
 			key := m.key()
 			hits := m.up.Hits()
-			m.wantNobodyIn(&hits)
-			m.wantNoUpgrade(key.Key, &hits)
+			m.refusesStrangers(key.Key, &hits)
 			if status, body := m.site("/old/chat/completions"); c.own && (status != 503 && status != 403 || m.up.Hits() != hits) {
 				t.Errorf("the old way: %d %q", status, body)
 			}
 			hits = m.up.Hits()
 			before := hits
-			for _, h2c := range []bool{false, true} {
-				m.wantMetered(m.client(h2c), key.Key, fmt.Sprintf("m-%v", h2c), nil)
-			}
-			m.wantLimits(key.Key)
+			m.metersModels(key)
 			m.wantNoNames(before)
 			m.wantSite("with the sidecar")
 			m.checkListener(0, "", "--key-file", m.keyFile(key.Key))

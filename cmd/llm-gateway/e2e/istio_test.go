@@ -93,7 +93,7 @@ func (m *mesh) printed(flags ...string) manifests {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	r, err := m.cli.Run(append([]string{"envoy-config", "--for", "istio", "--host", host, "--gateway-port", port}, flags...)...)
+	r, err := m.cli.Run(append([]string{"envoy-config", "--for", "istio", "--hostname", host, "--gateway-port", port}, flags...)...)
 	if err != nil || r.Code != 0 || r.Stderr != "" {
 		m.t.Fatalf("envoy-config: exit %d, %v\n%s", r.Code, err, r.Stderr)
 	}

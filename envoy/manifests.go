@@ -19,6 +19,23 @@ type manifest struct {
 	patches []patchPart
 }
 
+// object is the envelope that every kind has. The specs are types of our own:
+// they hold what we write and nothing else.
+type object struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Metadata   objectMeta        `json:"metadata"`
+	Data       map[string]string `json:"data,omitempty"`
+	Spec       any               `json:"spec,omitempty"`
+}
+
+type objectMeta struct {
+	Name        string            `json:"name,omitempty"`
+	Namespace   string            `json:"namespace,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+}
+
 // patchPart is an Envoy message, where Istio is to put it, and why.
 type patchPart struct {
 	why                string
@@ -32,14 +49,18 @@ type patchPart struct {
 func writeManifests(about string, list []manifest) ([]byte, error) {
 	var out bytes.Buffer
 	comment(&out, "", about)
-	for _, m := range list {
-		out.WriteString("---\n")
+	for n, m := range list {
+		if n == 0 {
+			out.WriteByte('\n') // some readers refuse a document that is a comment only
+		} else {
+			out.WriteString("---\n")
+		}
 		comment(&out, "", m.why)
 		// The keys are sorted and spec is the last of them, so that patches can be
 		// written at its end.
 		text, err := yaml.Marshal(m.object)
 		if err != nil {
-			return nil, fmt.Errorf("write the %s: %w", m.object.Kind, err)
+			return nil, fmt.Errorf("write the %s %s: %w", m.object.Kind, m.object.Metadata.Name, err)
 		}
 		out.Write(text)
 		if len(m.patches) > 0 {
@@ -47,7 +68,7 @@ func writeManifests(about string, list []manifest) ([]byte, error) {
 		}
 		for _, p := range m.patches {
 			if err := writePatch(&out, p); err != nil {
-				return nil, fmt.Errorf("write the %s: %w", m.object.Kind, err)
+				return nil, fmt.Errorf("write the %s %s: %w", m.object.Kind, m.object.Metadata.Name, err)
 			}
 		}
 	}
