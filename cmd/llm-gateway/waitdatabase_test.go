@@ -62,6 +62,6 @@ func refuse(conn net.Conn, state func() string) {
 		return
 	}
 	fields := "SFATAL\x00VFATAL\x00C" + state() + "\x00Mno\x00\x00"
-	message := append([]byte{'E'}, binary.BigEndian.AppendUint32(nil, uint32(4+len(fields)))...) //nolint:gosec // short
+	message := append([]byte{'E'}, binary.BigEndian.AppendUint32(nil, uint32(4+len(fields)))...)
 	_, _ = conn.Write(append(message, fields...))
 }
