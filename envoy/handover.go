@@ -117,6 +117,9 @@ func (s *supervisor) awaitFollower(ctx context.Context, current, c *child) error
 		case <-c.done:
 			return c.reason()
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err() // it is not wanted any more
+			}
 			return errTooSlow
 		case <-ticker.C:
 		}
@@ -151,9 +154,7 @@ func (s *supervisor) followed(ctx context.Context, failure error) error {
 // dropFollower ends a successor that is not wanted any more.
 func (s *supervisor) dropFollower() {
 	s.follower.end()
-	if failure := <-s.follows; failure != nil { // it has seen the end
-		s.Log.Info("envoy's successor is ended with it", zap.Error(failure))
-	}
+	s.Log.Info("envoy's successor is ended", zap.Int("pid", s.follower.pid()), zap.NamedError("state", <-s.follows))
 	s.follows = nil
 	s.removeFollower()
 }
