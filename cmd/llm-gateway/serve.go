@@ -74,6 +74,9 @@ func (s *serveRun) run(ctx context.Context, c Config, from origins) error {
 		return err
 	}
 	o := gatewayOptions{Env: s.app.env}
+	if s.replica {
+		o.Notice = envoy.NoticeTime
+	}
 	if o.GRPC, err = endpointOr(s.grpcAt, folder.socket("extproc.sock")); err != nil {
 		return usageError(err)
 	}

@@ -217,8 +217,8 @@ func TestRollingSingle(t *testing.T) {
 func TestRollingFleet(t *testing.T) {
 	f := startFleet(t, 2)
 	r := startRolling(t, f.gateway, f.key(plenty))
-	for _, n := range append(f.nodes, f.nodes[0]) {
-		r.more(time.Second)
+	r.more(time.Second)
+	for _, n := range append(f.nodes, f.nodes[0]) { // as soon as the one before says that it is ready
 		began := time.Now()
 		if code, err := n.proc.Stop(20 * time.Second); err != nil || code != 0 {
 			t.Fatalf("%s: exit %d, %v", n.name, code, err)
