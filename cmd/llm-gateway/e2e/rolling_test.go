@@ -183,12 +183,12 @@ func failure(r rig.Received) string {
 	}
 }
 
-// wantNone fails for every kind of failure that is not among the allowed.
-func wantNone(t *testing.T, kinds map[string]int, allowed ...string) {
+// wantAtMost fails for every kind of failure beyond what is allowed of it.
+func wantAtMost(t *testing.T, allowed, kinds map[string]int) {
 	t.Helper()
 	for kind, n := range kinds {
-		if len(allowed) == 0 || kind != allowed[0] {
-			t.Errorf("%d requests: %s", n, kind)
+		if n > allowed[kind] {
+			t.Errorf("%d requests: %s, at most %d may be", n, kind, allowed[kind])
 		}
 	}
 }
@@ -210,7 +210,7 @@ func TestRollingSingle(t *testing.T) {
 		t.Logf("stopped after %s, ready %s later", stopped.Sub(began).Round(time.Millisecond), time.Since(stopped).Round(time.Millisecond))
 	}
 	r.more(time.Second)
-	wantNone(t, r.finish(), "refused")
+	wantAtMost(t, map[string]int{"refused": plenty}, r.finish())
 }
 
 // Two gateways are restarted one after the other: nobody notices.
@@ -229,7 +229,7 @@ func TestRollingFleet(t *testing.T) {
 		t.Logf("%s stopped after %s, ready %s later", n.name, stopped.Sub(began).Round(time.Millisecond), time.Since(stopped).Round(time.Millisecond))
 	}
 	r.more(2 * time.Second)
-	wantNone(t, r.finish())
+	wantAtMost(t, nil, r.finish())
 }
 
 // Envoy is replaced: by a signal, with another configuration, another program,
@@ -286,7 +286,9 @@ func TestRollingEnvoy(t *testing.T) {
 		}
 	})
 	r.more(2 * time.Second)
-	wantNone(t, r.finish())
+	// A connection on which nobody asked for anything stays in the former Envoy to
+	// the end of the drain time, and a client may ask on it at that moment.
+	wantAtMost(t, map[string]int{"cut": 3, "connection lost": 3}, r.finish())
 	if code, err := g.envoy.Stop(20 * time.Second); err != nil || code != 0 {
 		t.Errorf("stop: exit %d, %v", code, err)
 	}
