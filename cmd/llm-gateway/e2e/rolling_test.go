@@ -287,8 +287,8 @@ func TestRollingEnvoy(t *testing.T) {
 	})
 	r.more(2 * time.Second)
 	// A connection on which nobody asked for anything stays in the former Envoy to
-	// the end of the drain time, and a client may ask on it at that moment.
-	wantAtMost(t, map[string]int{"cut": 3, "connection lost": 3}, r.finish())
+	// the end of the drain time (a short one here), and a client may ask on it late.
+	wantAtMost(t, map[string]int{"cut": 20, "connection lost": 10}, r.finish())
 	if code, err := g.envoy.Stop(20 * time.Second); err != nil || code != 0 {
 		t.Errorf("stop: exit %d, %v", code, err)
 	}
