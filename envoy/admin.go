@@ -30,8 +30,37 @@ type Admin struct {
 
 // Ready returns nil when Envoy serves (state LIVE), and an error that wraps
 // [ErrNotReady] with the state when it is starting or draining.
-func (a Admin) Ready(ctx context.Context) error {
-	status, body, err := a.ask(ctx, http.MethodGet, "/ready")
+func (a Admin) Ready(ctx context.Context) error { return a.once().ready(ctx) }
+
+// Stat returns the counter or gauge with exactly this name. Envoy knows a name
+// from its first use on; an unknown one is an error.
+func (a Admin) Stat(ctx context.Context, name string) (int64, error) { return a.once().stat(ctx, name) }
+
+func (a Admin) once() adminClient {
+	return adminClient{http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return a.dial(ctx) },
+	}}}
+}
+
+func (a Admin) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	if a.Socket != "" {
+		return d.DialContext(ctx, "unix", a.Socket)
+	}
+	return d.DialContext(ctx, "tcp", a.Address)
+}
+
+// adminClient asks an admin interface over connections of its own.
+type adminClient struct {
+	http *http.Client
+	// patient is for connections that must last: a question that is given up
+	// takes its connection with it.
+	patient bool
+}
+
+func (c adminClient) ready(ctx context.Context) error {
+	status, body, err := c.ask(ctx, http.MethodGet, "/ready")
 	if err != nil {
 		return err
 	}
@@ -41,11 +70,9 @@ func (a Admin) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Stat returns the counter or gauge with exactly this name. Envoy knows a name
-// from its first use on; an unknown one is an error.
-func (a Admin) Stat(ctx context.Context, name string) (int64, error) {
+func (c adminClient) stat(ctx context.Context, name string) (int64, error) {
 	query := url.Values{"filter": {"^" + regexp.QuoteMeta(name) + "$"}}
-	status, body, err := a.ask(ctx, http.MethodGet, "/stats?"+query.Encode())
+	status, body, err := c.ask(ctx, http.MethodGet, "/stats?"+query.Encode())
 	if err != nil {
 		return 0, err
 	}
@@ -62,9 +89,9 @@ func (a Admin) Stat(ctx context.Context, name string) (int64, error) {
 
 // drain lets Envoy take no new connection, and close those it has after the
 // answers they wait for.
-func (a Admin) drain(ctx context.Context) error {
+func (c adminClient) drain(ctx context.Context) error {
 	for _, path := range []string{"/healthcheck/fail", "/drain_listeners"} {
-		status, _, err := a.ask(ctx, http.MethodPost, path)
+		status, _, err := c.ask(ctx, http.MethodPost, path)
 		if err != nil {
 			return err
 		}
@@ -75,24 +102,17 @@ func (a Admin) drain(ctx context.Context) error {
 	return nil
 }
 
-func (a Admin) ask(ctx context.Context, method, path string) (int, string, error) {
+func (c adminClient) ask(ctx context.Context, method, path string) (int, string, error) {
+	if c.patient {
+		ctx = context.WithoutCancel(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask Envoy's admin: %w", err)
 	}
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			if a.Socket != "" {
-				return d.DialContext(ctx, "unix", a.Socket)
-			}
-			return d.DialContext(ctx, "tcp", a.Address)
-		},
-	}}
-	answer, err := client.Do(request)
+	answer, err := c.http.Do(request)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask Envoy's admin: %w", err)
 	}

@@ -26,6 +26,11 @@ const (
 	probeFailures  = 2
 )
 
+// NoticeTime is how long an Envoy may take to notice that a replica asks for no
+// more requests, or that another one is there again: until then it sends
+// requests, and has perhaps nobody else to send them to.
+const NoticeTime = probeFailures*probeInterval + probeTimeout
+
 // otherHostAttempts is how often a retry picks again when it meets a replica
 // that has refused this request already. A dead one has no streams, so the
 // balancer likes it best: several picks may be needed, and they cost nothing.

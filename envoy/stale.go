@@ -19,8 +19,8 @@ var ErrRunning = errors.New("a gateway is already running with this data directo
 
 func pidPath(runDir string) string { return filepath.Join(runDir, "envoy.pid") }
 
-// EndStale ends an Envoy that outlived its supervisor: the process named by
-// the pid file in runDir, when it is an Envoy that was started with a
+// EndStale ends an Envoy that outlived its supervisor: the processes
+// in the pid file in runDir, when they are Envoys that were started with a
 // configuration in runDir. Process ids are reused: any other process is left
 // alone. Nothing to do is no error; a living supervisor is [ErrRunning].
 func EndStale(runDir string, log *zap.Logger) error {
@@ -32,6 +32,7 @@ func EndStale(runDir string, log *zap.Logger) error {
 		return err
 	}
 	defer unlock()
+	defer sweepLineages(runDir, sharedMemoryDir)
 	text, err := os.ReadFile(pidPath(runDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -39,9 +40,11 @@ func EndStale(runDir string, log *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read Envoy's pid file: %w", err)
 	}
-	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 1 {
-		if err := endStale(pid, runDir, log); err != nil {
-			return err
+	for _, word := range strings.Fields(string(text)) { // two in the middle of a hot restart
+		if pid, err := strconv.Atoi(word); err == nil && pid > 1 {
+			if err := endStale(pid, runDir, log); err != nil {
+				return err
+			}
 		}
 	}
 	if err := os.Remove(pidPath(runDir)); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -80,11 +84,20 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		Long: "Run Envoy alone in the foreground, with a configuration of this version, for\n" +
 			"sidecars that `llm-gateway serve` runs elsewhere. Several addresses, and a name\n" +
 			"that has several, are replicas: requests are spread over the healthy ones.\n" +
-			"An Envoy that dies is started again. Ctrl-C or SIGTERM drains and stops it.",
+			"An Envoy that dies is started again. Ctrl-C or SIGTERM drains and stops it.\n\n" +
+			"SIGHUP replaces Envoy while it serves, and so does a change of the YAML file,\n" +
+			"of .env or of Envoy's program: the configuration is read and checked, and a new\n" +
+			"Envoy takes over the listening sockets by Envoy's hot restart. No connection is\n" +
+			"refused; running answers end in the former Envoy, within LLMGW_ENVOY__DRAIN.\n" +
+			"What is wrong is logged and changes nothing.",
 	}
 	sidecars.register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, from, err := loadOrigins(app.sources(cmd))
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP) // also one that comes too early must not end Envoy
+		src := app.sources(cmd)
+		files := lookAtFiles(src)
+		c, from, err := loadOrigins(src)
 		if err != nil {
 			return err
 		}
@@ -107,7 +120,15 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return run.supervise(cmd.Context(), path)
+		config, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read Envoy's configuration: %w", err)
+		}
+		ctx, stop := context.WithCancel(cmd.Context())
+		defer stop()
+		revisions := make(chan envoy.Revision)
+		go newEnvoyReloader(app, src, files, hangups, &sidecars, run, config, stop).watch(ctx, revisions)
+		return run.supervise(ctx, path, revisions)
 	}
 	return cmd
 }

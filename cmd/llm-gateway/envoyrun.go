@@ -39,8 +39,7 @@ func prepareEnvoy(app *app, c Config, log *zap.Logger, output io.Writer) (r envo
 
 // render writes Envoy's configuration and has Envoy itself check it.
 func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, err error) {
-	o.AdminSocket = r.folder.file(adminSocket)
-	yaml, err := renderBootstrap(o)
+	yaml, err := r.bootstrap(o)
 	if err != nil {
 		return "", err
 	}
@@ -51,12 +50,19 @@ func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, err
 	return path, envoy.Validate(ctx, r.binary.Path, yaml)
 }
 
-// supervise runs Envoy until ctx ends, and then drains it.
-func (r envoyRun) supervise(ctx context.Context, configPath string) error {
+func (r envoyRun) bootstrap(o envoy.Options) ([]byte, error) {
+	o.AdminSocket = r.folder.file(adminSocket)
+	return renderBootstrap(o)
+}
+
+// supervise runs Envoy until ctx ends, and then drains it. It is replaced by
+// what comes from revisions, nil for nothing.
+func (r envoyRun) supervise(ctx context.Context, configPath string, revisions <-chan envoy.Revision) error {
 	return envoy.Supervise(ctx, envoy.RunOptions{
 		Binary: r.binary.Path, ConfigPath: configPath, RunDir: r.folder.path,
 		Stdout: r.output, Stderr: r.output, // stdout is for people
 		AdminSocket: r.folder.file(adminSocket), DrainTime: r.c.Envoy.Drain, Log: r.log,
+		Revisions: revisions,
 	})
 }
 

@@ -43,6 +43,7 @@ type gateway struct {
 	tracing     *tracing             // nil when none is configured
 	admin       *adminServer         // nil when it is off
 	draining    atomic.Bool          // it is about to stop
+	notice      time.Duration        // before it takes no more requests
 
 	gateListener, infoListener, metricsListener net.Listener
 }
@@ -52,12 +53,13 @@ type gatewayOptions struct {
 	GRPC, HTTP envoy.Endpoint
 	Components []api.Component // further parts that GET /health asks
 	Env        []string        // NAME=value, of which OpenTelemetry's are read
+	Notice     time.Duration   // a stop begins so long after it was announced to Envoy
 }
 
 // newGateway opens everything and takes its sockets, but serves nothing yet:
 // what cannot work is an error here, not a log line later.
 func newGateway(ctx context.Context, c Config, o gatewayOptions, log *zap.Logger) (_ *gateway, err error) {
-	g := &gateway{log: log}
+	g := &gateway{log: log, notice: o.Notice}
 	g.config.Store(&c)
 	defer func() {
 		if err != nil {
@@ -251,11 +253,13 @@ func (g *gateway) serve(ctx context.Context) error {
 	}
 }
 
-// stop ends in an order that loses nothing: no new exchanges, running ones
+// stop ends in an order that loses nothing: Envoy is told to send its requests
+// elsewhere, where there is an elsewhere; then no new exchanges, running ones
 // finish (at most drain), their charges are written, then the books close.
 func (g *gateway) stop(ctx context.Context, drain time.Duration) error {
 	g.draining.Store(true)
 	g.health.Shutdown()
+	time.Sleep(g.notice)
 	finished := make(chan struct{})
 	go func() {
 		g.gate.GracefulStop()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"os"
 	"os/signal"
@@ -136,11 +135,8 @@ func (r *reloader) read(now fileStates) (Config, mistakes) {
 		return Config{}, problems
 	}
 	fresh, _, err := loadOrigins(r.src)
-	if wrong := mistakes(nil); errors.As(err, &wrong) {
-		return Config{}, wrong
-	}
 	if err != nil {
-		return Config{}, mistakes{err.Error()}
+		return Config{}, mistakesOf(err)
 	}
 	// What waits for a restart must not contradict what does not.
 	next, _, _ := r.inForce.take(fresh)

@@ -35,7 +35,7 @@ func newServeCommand(app *app) *cobra.Command {
 	flags.StringVar(&s.httpAt, "http", "", "where Envoy finds the info routes: unix:///PATH or host:port (default unix://DATA/run/api.sock)")
 	flags.StringVar(&s.demoAt, "demo", "", "where the built-in demo model listens while no upstream is configured: unix:///PATH or host:port (default nowhere)")
 	flags.StringVar(&s.publicURL, "public-url", "", "`URL` by which clients reach Envoy; with it the start is announced on stdout, and the first one makes a demo key")
-	flags.BoolVar(&s.replica, "replica", false, "be one of several gateways behind one Envoy: refuse to start without PostgreSQL books, which they share")
+	flags.BoolVar(&s.replica, "replica", false, "be one of several gateways behind one Envoy: refuse to start without PostgreSQL books, which they share, and go on for 3 s when told to stop, until Envoy has noticed")
 	flags.String("upstream", "", "URL of the model server (LLM_SERVER_URL); only checked here, Envoy routes to it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s.src = app.sources(cmd)
@@ -74,6 +74,9 @@ func (s *serveRun) run(ctx context.Context, c Config, from origins) error {
 		return err
 	}
 	o := gatewayOptions{Env: s.app.env}
+	if s.replica {
+		o.Notice = envoy.NoticeTime
+	}
 	if o.GRPC, err = endpointOr(s.grpcAt, folder.socket("extproc.sock")); err != nil {
 		return usageError(err)
 	}

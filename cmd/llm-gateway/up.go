@@ -125,7 +125,7 @@ func (u *upRun) serve(ctx context.Context, g *gateway, configPath string) error 
 		u.reloads.run(envoyCtx, g.reconfigure)
 	}()
 
-	envoyErr := u.envoy.supervise(envoyCtx, configPath)
+	envoyErr := u.envoy.supervise(envoyCtx, configPath, nil)
 	stopEnvoy()
 	<-reloading // it may be at the books, which are about to be closed
 	stopGateway()

@@ -19,6 +19,7 @@ import (
 // and figures of its own, so that the books tell every charge apart.
 type traffic struct {
 	keys    []rig.NewKey
+	chat    func(n int) rig.Chat
 	clients []*rig.Client
 	began   time.Time
 	ctx     context.Context
@@ -42,7 +43,13 @@ const rideModel = "ride-"
 // startTraffic sends so many requests a second until endTraffic, in turn
 // through the gateways and under the keys.
 func startTraffic(t *testing.T, gates []*gateway, keys []rig.NewKey, perSecond int) *traffic {
-	l := &traffic{keys: keys, sent: map[string]ride{}, began: time.Now()}
+	return startTrafficOf(t, gates, keys, perSecond, shortRide)
+}
+
+// startTrafficOf is startTraffic with requests of another kind; their model
+// names are made here.
+func startTrafficOf(t *testing.T, gates []*gateway, keys []rig.NewKey, perSecond int, chat func(n int) rig.Chat) *traffic {
+	l := &traffic{keys: keys, chat: chat, sent: map[string]ride{}, began: time.Now()}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	t.Cleanup(l.stop)
 	for _, g := range gates {
@@ -62,13 +69,19 @@ func startTraffic(t *testing.T, gates []*gateway, keys []rig.NewKey, perSecond i
 	return l
 }
 
-func (l *traffic) one(n int) {
-	k := l.keys[n%len(l.keys)]
+func shortRide(n int) rig.Chat {
 	prompt, completion := int64(3+n%50), int64(5+n%70)
-	chat := rig.Chat{
-		Model: fmt.Sprintf("%s%05d", rideModel, n), MaxTokens: completion, Stream: n%2 == 0,
+	return rig.Chat{
+		MaxTokens: completion, Stream: n%2 == 0,
 		Script: rig.Script{Prompt: prompt, Completion: completion, FirstDelayMS: n % 30, ChunkDelayMS: n % 20},
 	}
+}
+
+func (l *traffic) one(n int) {
+	k := l.keys[n%len(l.keys)]
+	chat := l.chat(n)
+	chat.Model = fmt.Sprintf("%s%05d", rideModel, n)
+	chat.Script.ID = chat.Model
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	r := l.clients[n%len(l.clients)].Do(ctx, rig.Request{Key: k.Key, Body: chat.Body()})
