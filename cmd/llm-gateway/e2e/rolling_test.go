@@ -272,13 +272,13 @@ func TestRollingEnvoy(t *testing.T) {
 	hup := func() { g.envoy.Signal(syscall.SIGHUP) }
 	settings := filepath.Join(g.dir, ".env")
 	replaced(hup)
-	replaced(func() { writeFile(t, settings, "LLM_TIMEOUT=200s\n") })
+	replaced(func() { writeFile(t, settings, "LLM_TIMEOUT=200s\n", 0o600) })
 	if text, err := os.ReadFile(filepath.Join(side, "run", "envoy.yaml")); err != nil || !strings.Contains(string(text), "200s") {
 		t.Errorf("the new setting is not in the configuration that serves: %v", err)
 	}
-	writeFile(t, settings, "LLM_TIMEOUT=soon\n")
+	writeFile(t, settings, "LLM_TIMEOUT=soon\n", 0o600)
 	g.eventually("a wrong setting to be refused", func() bool { return count("envoy not replaced") > 0 })
-	writeFile(t, settings, "LLM_TIMEOUT=200s\n")
+	writeFile(t, settings, "LLM_TIMEOUT=200s\n", 0o600)
 	replaced(func() {
 		copyProgram(t, program, program+".new")
 		if err := os.Rename(program+".new", program); err != nil {
@@ -301,13 +301,6 @@ func copyProgram(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(to, b, 0o700); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func writeFile(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
