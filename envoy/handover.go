@@ -197,18 +197,21 @@ func (s *supervisor) promote() {
 }
 
 // retire waits until an Envoy that takes no connections any more has none, or
-// its time is over. Clients are told to leave with each answer; a connection on
-// which none is asked for stays.
+// its time is over. Clients are told to leave with each answer, so that each of
+// its connections has one more request at most; but one on which none is asked
+// for stays, and what is asked on it late has the drain time too. So the limit is
+// twice that, and after once that connections without a request do not count.
 func retire(c *child, drain time.Duration, log *zap.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), drain)
-	defer cancel()
-	if _, idle := waitIdle(ctx, c, c.link.adminClient, "downstream_cx_active"); idle {
-		return
-	}
-	asking, cancelAsking := context.WithTimeout(context.Background(), time.Second)
-	defer cancelAsking()
-	if n, err := c.link.stat(asking, "http."+statPrefix+".downstream_rq_active"); err == nil && n > 0 {
-		log.Warn("envoy's predecessor still has running answers, stopping it", zap.Int64("active", n))
+	for _, gauge := range []string{"downstream_cx_active", "downstream_rq_active"} {
+		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		left, idle := waitIdle(ctx, c, c.link.adminClient, gauge)
+		cancel()
+		if idle {
+			return
+		}
+		if gauge == "downstream_rq_active" {
+			log.Warn("envoy's predecessor still has running answers, stopping it", zap.Int64("active", left))
+		}
 	}
 }
 

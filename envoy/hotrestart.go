@@ -54,7 +54,7 @@ func (l lineage) arguments(runDir string, drain time.Duration) []string {
 		"--base-id", strconv.FormatUint(uint64(l.baseID), 10), "--restart-epoch", strconv.Itoa(l.epoch),
 		"--socket-path", filepath.Join(runDir, hotSocket), "--socket-mode", "600",
 		"--skip-hot-restart-parent-stats", "--drain-strategy", "immediate", "--drain-time-s", strconv.FormatInt(seconds, 10),
-		"--parent-shutdown-time-s", strconv.FormatInt(seconds+int64(killAfter/time.Second), 10),
+		"--parent-shutdown-time-s", strconv.FormatInt(2*seconds+int64(killAfter/time.Second), 10), // see retire
 	}
 }
 

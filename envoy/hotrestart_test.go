@@ -19,7 +19,7 @@ func TestLineageArguments(t *testing.T) {
 	l := lineage{baseID: 7}.next()
 	want := []string{
 		"--base-id", "7", "--restart-epoch", "1", "--socket-path", "/r/hot", "--socket-mode", "600", "--skip-hot-restart-parent-stats",
-		"--drain-strategy", "immediate", "--drain-time-s", "3", "--parent-shutdown-time-s", "8",
+		"--drain-strategy", "immediate", "--drain-time-s", "3", "--parent-shutdown-time-s", "11",
 	}
 	if diff := cmp.Diff(want, l.arguments("/r", 2100*time.Millisecond)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -62,8 +62,9 @@ type Revision struct {
 // that is the reason. [ErrRunning] says that RunDir has a supervisor.
 //
 // A [Revision] is started beside the Envoy that runs and takes over its
-// listening sockets, so that no connection is refused; the former one ends its
-// answers within DrainTime. A successor that does not come to serve changes
+// listening sockets, so that no connection is refused; the former one has
+// DrainTime to end its answers, and as much again where it is asked for more on
+// the connections that it still has. A successor that does not come to serve changes
 // nothing. ConfigPath is the configuration that serves.
 func Supervise(ctx context.Context, o RunOptions) error {
 	if err := o.check(); err != nil {
@@ -257,15 +258,18 @@ func (s *supervisor) stop(ctx context.Context) {
 	if s.follower != nil {
 		s.dropFollower()
 	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.DrainTime)
+	defer cancel()
 	if s.current != nil {
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.DrainTime)
-		defer cancel()
 		s.drain(limit, s.current)
 		s.current.end()
 	}
 	if s.leaving != nil {
 		if s.idle != nil {
-			<-s.idle // it has a limit of its own
+			select {
+			case <-s.idle:
+			case <-limit.Done():
+			}
 			go s.leaving.end()
 		}
 		<-s.leaving.done

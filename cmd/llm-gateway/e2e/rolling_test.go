@@ -286,9 +286,9 @@ func TestRollingEnvoy(t *testing.T) {
 		}
 	})
 	r.more(2 * time.Second)
-	// A connection on which nobody asked for anything stays in the former Envoy to
-	// the end of the drain time (a short one here), and a client may ask on it late.
-	wantAtMost(t, map[string]int{"cut": 20, "connection lost": 10}, r.finish())
+	// A client may write on a connection at the moment in which the former Envoy
+	// closes it as unused, as with any server.
+	wantAtMost(t, map[string]int{"connection lost": 1}, r.finish())
 	if code, err := g.envoy.Stop(20 * time.Second); err != nil || code != 0 {
 		t.Errorf("stop: exit %d, %v", code, err)
 	}
