@@ -91,6 +91,11 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 			return s, fmt.Errorf("%w: -%s is missing", errUsage, name)
 		}
 	}
+	for name, n := range map[string]int{"parallel": s.parallel, "streams": s.streams, "answers": s.n, "seconds": s.seconds} {
+		if n < 1 || n > 1000 {
+			return s, fmt.Errorf("%w: -%s %d, want 1 to 1000", errUsage, name, n)
+		}
+	}
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("%w: %q", errUsage, flags.Arg(0))
 	}

@@ -39,8 +39,6 @@ type report struct {
 	Costs    []cost    `json:"costs"`
 }
 
-func (r *report) add(f finding) { r.Findings = append(r.Findings, f) }
-
 func (r *report) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	if len(r.Findings) > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,11 +12,13 @@ import (
 	"github.com/MaksimVF/llm-gateway/cmd/rig"
 )
 
-// What is asked and answered everywhere. One word is one token in the vocabularies
-// of OpenAI's models, and "hi" as the only message is eight by OpenAI's rule.
+// What is asked and answered everywhere. A word is one token in the vocabularies of
+// OpenAI's models; a message of a user costs seven beside its text by OpenAI's rule.
 const (
 	word         = " hello"
-	promptTokens = 8
+	promptWords  = 100
+	promptTokens = promptWords + 7
+	answerTokens = 20 // of a short JSON answer
 	streamTokens = 50
 	leaveAfter   = 24 // of them
 )
@@ -61,7 +64,7 @@ func answer(tokens int64) rig.Script {
 // chat makes requests of one kind. leave says when a client leaves, and is asked for
 // anew for each of them.
 func (t *target) chat(key string, c rig.Chat, leave func() rig.Abort) func() rig.Request {
-	c.Model, c.Plain = t.s.model, true
+	c.Model, c.Plain, c.Text = t.s.model, true, strings.TrimSpace(strings.Repeat(word, promptWords))
 	body := c.Body()
 	return func() rig.Request { return rig.Request{Key: key, Body: body, Abort: leave()} }
 }
@@ -70,7 +73,7 @@ func stay() rig.Abort { return rig.Abort{} }
 
 // overspend sends many requests at once against a budget for a few.
 func (t *target) overspend(ctx context.Context, fits int64, all *report) error {
-	const ceiling = 100
+	const ceiling = 1000
 	each := int64(promptTokens + ceiling)
 	budget := fits*each + each/2 // half a request more than fits: bounds of prompts may be generous
 	key, err := t.newKey(ctx, budget)
@@ -85,15 +88,27 @@ func (t *target) overspend(ctx context.Context, fits int64, all *report) error {
 	script.FirstDelayMS = 300 // all are under way before the first ends
 	t.up.Otherwise(script)
 	got := t.send(ctx, t.s.parallel, t.s.parallel, t.chat(key, rig.Chat{MaxTokens: ceiling}, stay), func(rig.Received) int64 { return each })
-	used, err := t.settled(ctx, key, before, got.delivered)
-	if err != nil {
+	name := fmt.Sprintf("budget for %d, %d at once", fits, t.s.parallel)
+	if err := t.record(ctx, all, finding{Scenario: name, Budget: budget}, key, before, got); err != nil {
 		return err
 	}
-	all.add(finding{
-		Scenario: fmt.Sprintf("overspend, budget for %d of %d at once", fits, t.s.parallel),
-		Requests: got.requests, Answered: got.answered, Delivered: got.delivered, Budget: budget, Used: used, Statuses: got.statuses,
-	})
-	return nil
+	// A hold may be larger than what a request uses in the end: what is left must be
+	// there for those that come later.
+	later := sent{delivered: got.delivered, statuses: map[int]int{}}
+	for later.requests < int(fits) && later.statuses[http.StatusOK] == later.requests {
+		one := t.send(ctx, 1, 1, t.chat(key, rig.Chat{MaxTokens: ceiling}, stay), func(rig.Received) int64 { return each })
+		later.add(one)
+	}
+	return t.record(ctx, all, finding{Scenario: "  then one by one; tokens in all", Budget: budget}, key, before, later)
+}
+
+// record waits for the books and adds a finding.
+func (t *target) record(ctx context.Context, all *report, f finding, key string, before int64, got sent) error {
+	used, err := t.settled(ctx, key, before, got.delivered)
+	f.Requests, f.Answered, f.Delivered, f.Used = got.requests, got.answered, got.delivered, used
+	f.UsageChunks, f.Statuses = got.gotUsage, got.statuses
+	all.Findings = append(all.Findings, f)
+	return err
 }
 
 // aborts lets clients leave at three points of a stream.
@@ -145,20 +160,14 @@ func (t *target) compare(ctx context.Context, all *report, name string, script r
 	in := t.chat(key, rig.Chat{Stream: true, IncludeUsage: asks}, func() rig.Abort { return abort })
 	seen := t.up.Hits()
 	got := t.send(ctx, t.s.streams, t.s.streams, in, streamed)
-	used, err := t.settled(ctx, key, before, got.delivered)
-	if err != nil {
+	if err := t.record(ctx, all, finding{Scenario: name}, key, before, got); err != nil {
 		return err
-	}
-	f := finding{
-		Scenario: name, Requests: got.requests, Answered: got.answered, Delivered: got.delivered, Used: used,
-		UsageChunks: got.gotUsage, Statuses: got.statuses,
 	}
 	for _, r := range t.up.Records()[seen:] {
 		if r.Ended == rig.Finished {
-			f.ServerFinished++
+			all.Findings[len(all.Findings)-1].ServerFinished++
 		}
 	}
-	all.add(f)
 	return nil
 }
 
@@ -173,8 +182,8 @@ func (t *target) kills(ctx context.Context, all *report) error {
 	if err != nil {
 		return err
 	}
-	t.up.Otherwise(answer(20))
-	got := t.send(ctx, t.s.n, 8, t.chat(key, rig.Chat{MaxTokens: 20}, stay), func(rig.Received) int64 { return promptTokens + 20 })
+	t.up.Otherwise(answer(answerTokens))
+	got := t.send(ctx, t.s.n, 8, t.chat(key, rig.Chat{MaxTokens: answerTokens}, stay), func(rig.Received) int64 { return promptTokens + answerTokens })
 	if err := t.afterKill(ctx, key, before, fmt.Sprintf("SIGKILL right after %d answers", got.answered), got, all); err != nil {
 		return err
 	}
@@ -224,11 +233,7 @@ func (t *target) afterKill(ctx context.Context, key string, before int64, name s
 	if err := t.start(ctx); err != nil {
 		return err
 	}
-	used, err := t.settled(ctx, key, before, got.delivered)
-	all.add(finding{
-		Scenario: name, Requests: got.requests, Answered: got.answered, Delivered: got.delivered, Used: used, Statuses: got.statuses,
-	})
-	return err
+	return t.record(ctx, all, finding{Scenario: name}, key, before, got)
 }
 
 // costs measures CPU time of the gateway's processes under a steady load.
@@ -241,7 +246,7 @@ func (t *target) costs(ctx context.Context, all *report) error {
 		name   string
 		stream bool
 		tokens int64
-	}{{"JSON answer", false, 20}, {"stream of 50 chunks", true, streamTokens}} {
+	}{{"JSON answer", false, answerTokens}, {"stream of 50 chunks", true, streamTokens}} {
 		t.up.Otherwise(answer(load.tokens))
 		in := t.chat(key, rig.Chat{Stream: load.stream, MaxTokens: load.tokens}, stay)
 		t.send(ctx, 50, 8, in, streamed) // connections and caches

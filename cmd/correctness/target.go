@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -103,7 +104,7 @@ func (t *target) newKey(ctx context.Context, budget int64) (string, error) {
 	if key == "" || strings.ContainsAny(key, " \n\t") {
 		return "", errors.New("-new-key: its output must be one key and nothing else")
 	}
-	return key, rest(ctx, 2*time.Second)
+	return key, rest(ctx, 1500*time.Millisecond)
 }
 
 // used is what the books say now.
@@ -142,6 +143,14 @@ type sent struct {
 	statuses           map[int]int
 }
 
+// add counts requests that were sent later.
+func (s *sent) add(later sent) {
+	s.requests, s.answered, s.delivered = s.requests+later.requests, s.answered+later.answered, s.delivered+later.delivered
+	for status, n := range later.statuses {
+		s.statuses[status] += n
+	}
+}
+
 // send sends n requests, at most c at a time, and counts what came back. ask makes
 // each request, tokens tells how many a client received.
 func (t *target) send(ctx context.Context, n, c int, ask func() rig.Request, tokens func(rig.Received) int64) sent {
@@ -157,7 +166,7 @@ func (t *target) send(ctx context.Context, n, c int, ask func() rig.Request, tok
 				cancel()
 				mu.Lock()
 				out.statuses[r.Status]++
-				if r.Status == 200 {
+				if r.Status == http.StatusOK {
 					out.answered++
 					out.delivered += tokens(r)
 				}
