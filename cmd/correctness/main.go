@@ -5,8 +5,9 @@
 //
 // It plays the model server (so it knows what was delivered) and the clients, and
 // compares with what the gateway's own books say. It knows nothing of any gateway:
-// three shell commands tell how to run it, make a key and read its books. Every
-// request goes to the addresses given, is bounded in number, and ends by itself.
+// three shell commands tell how to run it, make a key and read its books. They get
+// PATH, HOME and LANG of the environment and nothing else. Every request goes to the
+// addresses given, is bounded in number, and ends by itself.
 //
 //	correctness -gateway http://127.0.0.1:12000 -upstream 127.0.0.1:4100 \
 //	    -run 'llm-gateway up --data /tmp/d --listen 127.0.0.1:12000 --upstream http://127.0.0.1:4100' \

@@ -79,19 +79,23 @@ func (t *target) tail() string {
 	return "\n" + t.proc.Tail(20)
 }
 
-// hook runs a command of the operator's and returns what it printed. Keys reach it
-// by the environment, where other users do not see them.
+// hook runs a command of the operator's, which must print one word. Keys reach it by
+// the environment, where other users do not see them.
 func hook(ctx context.Context, name, command, variable, value string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.Env = append(cmd.Environ(), variable+"="+value)
+	cmd.Env = rig.MinimalEnv(variable + "=" + value)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("-%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
 	}
-	return strings.TrimSpace(stdout.String()), nil
+	words := strings.Fields(stdout.String())
+	if len(words) != 1 {
+		return "", fmt.Errorf("-%s printed %d words, want one; on standard error: %s", name, len(words), strings.TrimSpace(stderr.String()))
+	}
+	return words[0], nil
 }
 
 // newKey makes a key whose budget is that many tokens, and waits until the gateway
@@ -100,9 +104,6 @@ func (t *target) newKey(ctx context.Context, budget int64) (string, error) {
 	key, err := hook(ctx, "new-key", t.s.newKey, "BUDGET", strconv.FormatInt(budget, 10))
 	if err != nil {
 		return "", err
-	}
-	if key == "" || strings.ContainsAny(key, " \n\t") {
-		return "", errors.New("-new-key: its output must be one key and nothing else")
 	}
 	return key, rest(ctx, 1500*time.Millisecond)
 }
