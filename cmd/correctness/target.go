@@ -68,7 +68,7 @@ func (t *target) close() error {
 		}
 	}
 	t.up.Close()
-	return os.RemoveAll(t.dir)
+	return os.RemoveAll(t.dir) //nolint:gosec // a folder that newTarget made
 }
 
 // tail is the gateway's last words, for an error.
@@ -84,7 +84,7 @@ func (t *target) tail() string {
 func hook(ctx context.Context, name, command, variable, value string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command) //nolint:gosec // the caller's own command is what is asked for
 	cmd.Env = rig.MinimalEnv(variable + "=" + value)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
