@@ -148,11 +148,7 @@ func (t *target) unstated(ctx context.Context, all *report) error {
 // compare runs some streams of one kind with a key of their own, and the books after
 // them beside what the clients received.
 func (t *target) compare(ctx context.Context, all *report, name string, script rig.Script, asks *bool, abort rig.Abort) error {
-	key, err := t.newKey(ctx, plenty)
-	if err != nil {
-		return err
-	}
-	before, err := t.used(ctx, key)
+	key, before, err := t.fresh(ctx)
 	if err != nil {
 		return err
 	}
@@ -174,23 +170,26 @@ func (t *target) compare(ctx context.Context, all *report, name string, script r
 // kills ends the gateway by SIGKILL after answers and in the middle of streams, and
 // looks at the books when it is back.
 func (t *target) kills(ctx context.Context, all *report) error {
-	key, err := t.newKey(ctx, plenty)
-	if err != nil {
-		return err
+	var key string
+	var before int64
+	var err error
+	for _, killed := range []bool{false, true} { // what is missing without it is not its doing
+		if key, before, err = t.fresh(ctx); err != nil {
+			return err
+		}
+		t.up.Otherwise(answer(answerTokens))
+		got := t.send(ctx, t.s.n, 8, t.chat(key, rig.Chat{MaxTokens: answerTokens}, stay), func(rig.Received) int64 { return promptTokens + answerTokens })
+		name := fmt.Sprintf("%d answers", got.answered)
+		if killed {
+			err = t.afterKill(ctx, key, before, name+", SIGKILL right after", got, all)
+		} else {
+			err = t.record(ctx, all, finding{Scenario: name}, key, before, got)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	before, err := t.used(ctx, key)
-	if err != nil {
-		return err
-	}
-	t.up.Otherwise(answer(answerTokens))
-	got := t.send(ctx, t.s.n, 8, t.chat(key, rig.Chat{MaxTokens: answerTokens}, stay), func(rig.Received) int64 { return promptTokens + answerTokens })
-	if err := t.afterKill(ctx, key, before, fmt.Sprintf("SIGKILL right after %d answers", got.answered), got, all); err != nil {
-		return err
-	}
-	if key, err = t.newKey(ctx, plenty); err != nil {
-		return err
-	}
-	if before, err = t.used(ctx, key); err != nil {
+	if key, before, err = t.fresh(ctx); err != nil {
 		return err
 	}
 	script := answer(streamTokens)
@@ -202,7 +201,7 @@ func (t *target) kills(ctx context.Context, all *report) error {
 	go func() { done <- t.send(ctx, t.s.streams, t.s.streams, in, streamed) }()
 	select {
 	case <-middle:
-	case got = <-done:
+	case got := <-done:
 		return fmt.Errorf("the streams ended before their middle: answers by status %v", got.statuses)
 	}
 	t.proc.KillGroup() // the clients' ends follow from it

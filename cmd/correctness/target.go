@@ -108,6 +108,15 @@ func (t *target) newKey(ctx context.Context, budget int64) (string, error) {
 	return key, rest(ctx, 1500*time.Millisecond)
 }
 
+// fresh makes a key that nothing limits, and tells what the books have for it now.
+func (t *target) fresh(ctx context.Context) (key string, before int64, err error) {
+	if key, err = t.newKey(ctx, plenty); err != nil {
+		return "", 0, err
+	}
+	before, err = t.used(ctx, key)
+	return key, before, err
+}
+
 // used is what the books say now.
 func (t *target) used(ctx context.Context, key string) (int64, error) {
 	out, err := hook(ctx, "used", t.s.used, "KEY", key)
