@@ -78,7 +78,7 @@ race: ## the same under the race detector (needs a C compiler)
 e2e: build ## end-to-end tests through a real Envoy
 	go vet -tags e2e ./...
 	go test -tags e2e -count=1 -timeout $(E2E_TIMEOUT) -run E2E ./envoy/
-	go test -tags e2e -count=1 -timeout $(E2E_TIMEOUT) -parallel 4 ./cmd/llm-gateway/e2e/
+	go test -tags e2e -count=1 -timeout $(E2E_TIMEOUT) -parallel 4 ./cmd/llm-gateway/e2e/ ./cmd/correctness/
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for 30 s

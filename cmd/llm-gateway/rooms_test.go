@@ -33,6 +33,7 @@ func doors() map[string][]string {
 		"extproc":              {"billing", "billing/usage", "ratelimit"},
 		"ratelimit":            {},
 		"cmd/bench":            {"cmd/rig", "envoy"},
+		"cmd/correctness":      {"cmd/rig"},
 		"cmd/llm-gateway":      append(slices.Clone(all), "cmd/llm-gateway/demo"),
 		"cmd/llm-gateway/demo": {},
 		"cmd/llm-gateway/e2e":  append(slices.Clone(all), "cmd/rig"),

@@ -11,6 +11,7 @@ type Chat struct {
 	// IncludeUsage is sent as stream_options.include_usage when not nil.
 	IncludeUsage *bool
 	Script       Script
+	Plain        bool // without the script, for gateways that stumble over it
 }
 
 // Body renders the request's JSON, members in a fixed order.
@@ -54,8 +55,11 @@ func (c Chat) render(input string) []byte {
 		MaxTokens     int64     `json:"max_tokens,omitempty"`
 		Stream        bool      `json:"stream,omitempty"`
 		StreamOptions *options  `json:"stream_options,omitempty"`
-		Metadata      metadata  `json:"metadata"`
-	}{Model: c.Model, MaxTokens: c.MaxTokens, Stream: c.Stream, Metadata: metadata{c.Script}}
+		Metadata      *metadata `json:"metadata,omitempty"`
+	}{Model: c.Model, MaxTokens: c.MaxTokens, Stream: c.Stream}
+	if !c.Plain {
+		out.Metadata = &metadata{c.Script}
+	}
 	switch input {
 	case "messages":
 		out.Messages = []message{{"user", text}}

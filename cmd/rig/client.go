@@ -48,6 +48,8 @@ type Abort struct {
 	Events int             // after that many SSE events
 	Done   bool            // right after [DONE], before the end of the stream
 	Signal <-chan struct{} // when closed, at whatever point the exchange is
+	// When leaves as soon as it says so of the events so far, nil = never.
+	When func([]Event) bool
 }
 
 // Request is one request of a client.
@@ -230,7 +232,8 @@ func (r *Received) events(b []byte) int {
 func (a Abort) reached(r Received) bool {
 	return a.Bytes > 0 && len(r.Body) >= a.Bytes ||
 		a.Events > 0 && len(r.Events) >= a.Events ||
-		a.Done && r.Done
+		a.Done && r.Done ||
+		a.When != nil && a.When(r.Events)
 }
 
 func signalled(c <-chan struct{}) bool {

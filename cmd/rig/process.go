@@ -111,6 +111,17 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// KillGroup ends the child and every process that it started, those aside that
+// moved to a group of their own, by SIGKILL at once, and waits for the child's end.
+func (p *Process) KillGroup() {
+	select {
+	case <-p.done:
+	default:
+		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	}
+	<-p.done
+}
+
 // Pause stops the child in its tracks and returns when it stands still;
 // Resume lets it go on.
 func (p *Process) Pause() {

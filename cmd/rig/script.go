@@ -48,6 +48,7 @@ type Script struct {
 	Parts        Parts             `json:"parts,omitzero"`       // of them, as OpenAI details them
 	Chunks       int               `json:"chunks,omitempty"`     // content chunks of a stream, 0 = 3
 	ChunkBytes   int               `json:"chunk_bytes,omitempty"`
+	Text         string            `json:"text,omitempty"`           // content of every chunk, "" = numbered
 	FirstDelayMS int               `json:"first_delay_ms,omitempty"` // before the headers
 	ChunkDelayMS int               `json:"chunk_delay_ms,omitempty"` // before every piece but the first
 	Usage        UsageKind         `json:"usage,omitempty"`
@@ -242,6 +243,9 @@ func (s Script) chunks() int {
 // text is the content of chunk i. The multi-byte letters are there to be cut
 // in two by odd splits.
 func (s Script) text(i int) string {
+	if s.Text != "" {
+		return s.Text
+	}
 	t := "tok" + strconv.Itoa(i) + " é☃ "
 	if n := s.ChunkBytes - len(t); n > 0 {
 		t += strings.Repeat("x", n)

@@ -51,15 +51,19 @@ type Upstream struct {
 
 	server *http.Server
 
-	mu       sync.Mutex
-	records  []*Record
-	released map[string]bool
-	changed  chan struct{} // closed and replaced at every change
+	mu        sync.Mutex
+	records   []*Record
+	released  map[string]bool
+	otherwise Script
+	changed   chan struct{} // closed and replaced at every change
 }
 
 // StartUpstream listens on a free loopback port. Close it when done.
-func StartUpstream() (*Upstream, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func StartUpstream() (*Upstream, error) { return StartUpstreamAt("127.0.0.1:0") }
+
+// StartUpstreamAt listens on a given host and port. Close it when done.
+func StartUpstreamAt(addr string) (*Upstream, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("start mock upstream: %w", err)
 	}
@@ -145,6 +149,10 @@ func (u *Upstream) held(ctx context.Context, id string) error {
 	}
 }
 
+// Otherwise sets the script of requests that bring none, for gateways that do
+// not hand on what they do not know.
+func (u *Upstream) Otherwise(s Script) { u.update(func() { u.otherwise = s }) }
+
 // update changes a record under the lock and wakes those who wait.
 func (u *Upstream) update(change func()) {
 	u.mu.Lock()
@@ -166,8 +174,13 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, readErr := io.ReadAll(r.Body)
 	sum := sha256.Sum256(body)
 	rec.BodyHash, rec.BodyLen = hex.EncodeToString(sum[:]), int64(len(body))
-	rec.Script, rec.Ask = readScript(r, body)
+	script, ask := readScript(r, body)
+	rec.Ask = ask
 	u.update(func() {
+		rec.Script = u.otherwise
+		if script != nil {
+			rec.Script = *script
+		}
 		rec.Seq = len(u.records)
 		u.records = append(u.records, rec)
 	})
@@ -188,9 +201,10 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readScript takes the script and what the answer depends on out of a request.
-// What cannot be read counts as absent: the rig judges, it does not validate.
-func readScript(r *http.Request, body []byte) (Script, Ask) {
+// readScript takes the script (nil for none) and what the answer depends on out
+// of a request. What cannot be read counts as absent: the rig judges, it does not
+// validate.
+func readScript(r *http.Request, body []byte) (*Script, Ask) {
 	var in struct {
 		Model         string `json:"model"`
 		Stream        bool   `json:"stream"`
@@ -198,7 +212,7 @@ func readScript(r *http.Request, body []byte) (Script, Ask) {
 			IncludeUsage bool `json:"include_usage"`
 		} `json:"stream_options"`
 		Metadata struct {
-			Rig Script `json:"rig"`
+			Rig *Script `json:"rig"`
 		} `json:"metadata"`
 	}
 	_ = json.Unmarshal(body, &in)
