@@ -2,6 +2,7 @@ package billing
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 	"sync"
 
@@ -63,43 +64,69 @@ func codecOf(model string) codecFunc {
 	return nil
 }
 
-// CountTokens counts text as the model's tokenizer does. known is false for
-// models whose vocabulary is not public and for texts over 4 MiB.
-func CountTokens(model, text string) (n int64, known bool) {
+// CountTokens counts texts as the model's tokenizer does, each by itself: no token
+// reaches from one into the next. known is false for models whose vocabulary is
+// not public and for texts over 4 MiB.
+func CountTokens(model string, texts ...string) (n int64, known bool) {
 	codec := codecOf(model)
-	if codec == nil || len(text) > countMax {
+	if codec == nil || lengthOf(texts) > countMax {
 		return 0, false
 	}
-	return count(codec, text)
+	return count(codec, texts)
 }
 
-func count(codec codecFunc, text string) (int64, bool) {
+func count(codec codecFunc, texts []string) (n int64, ok bool) {
 	c, err := codec()
 	if err != nil {
 		return 0, false
 	}
-	n, err := c.Count(text)
-	return int64(n), err == nil
+	for _, text := range texts {
+		tokens, err := c.Count(text)
+		if err != nil {
+			return 0, false
+		}
+		n += int64(tokens)
+	}
+	return n, true
+}
+
+func lengthOf(texts []string) (bytes int) {
+	for _, text := range texts {
+		bytes += len(text)
+	}
+	return bytes
 }
 
 // EstimateTokens is a best guess at the tokens of totalBytes of text, of which
-// text is a sample from the beginning (or all). Models with an unknown
-// vocabulary are counted with a modern one. It is at least 1 for any text.
-func EstimateTokens(model, text string, totalBytes int64) int64 {
-	totalBytes = max(totalBytes, int64(len(text)))
+// texts are a sample from the beginning (or all), counted as by [CountTokens].
+// Models with an unknown vocabulary are counted with a modern one. It is at
+// least 1 for any text.
+func EstimateTokens(model string, totalBytes int64, texts ...string) int64 {
+	texts = firstOf(texts, sampleMax)
+	sampled := int64(lengthOf(texts))
+	totalBytes = max(totalBytes, sampled)
 	if totalBytes == 0 {
 		return 0
 	}
-	text = text[:min(len(text), sampleMax)]
 	codec := codecOf(model)
 	if codec == nil {
 		codec = o200k
 	}
-	n, ok := count(codec, text)
-	if !ok || text == "" {
+	n, ok := count(codec, texts)
+	if !ok || sampled == 0 {
 		return max(1, totalBytes/unknownBytesPerToken)
 	}
-	return max(1, scale(n, totalBytes, int64(len(text))))
+	return max(1, scale(n, totalBytes, sampled))
+}
+
+// firstOf is so many bytes of the texts.
+func firstOf(texts []string, bytes int) []string {
+	for i, text := range texts {
+		if bytes -= len(text); bytes < 0 {
+			return append(slices.Clone(texts[:i]), text[:len(text)+bytes])
+		}
+	}
+	return texts
 }
 
 // scale is n * total / part, rounded up, for part <= total and n <= part.

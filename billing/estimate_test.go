@@ -28,7 +28,7 @@ func TestCountTokens(t *testing.T) {
 
 func countOf(t *testing.T, c codecFunc) int64 {
 	t.Helper()
-	n, ok := count(c, "Пример текста на русском языке")
+	n, ok := count(c, []string{"Пример текста на русском языке"})
 	if !ok {
 		t.Fatal("not counted")
 	}
@@ -48,12 +48,16 @@ func TestEstimateTokens(t *testing.T) {
 		{"gpt-4o", "", 3, 1},
 		{"gpt-4o", "", 400, 100},
 	} {
-		if n := EstimateTokens(c.model, c.text, c.total); n != c.want {
+		if n := EstimateTokens(c.model, c.total, c.text); n != c.want {
 			t.Errorf("%q of %d bytes: %d, want %d", c.text, c.total, n, c.want)
 		}
 	}
-	if n := EstimateTokens("m", "a", math.MaxInt64); n != math.MaxInt64 {
+	if n := EstimateTokens("m", math.MaxInt64, "a"); n != math.MaxInt64 {
 		t.Errorf("the largest text has %d tokens", n)
+	}
+	// "user" and "What" are no one word, and nothing stands between them.
+	if n := EstimateTokens("gpt-4o", 0, "user", "hello", " world"); n != 3 {
+		t.Errorf("three texts have %d tokens", n)
 	}
 	var wg sync.WaitGroup
 	for range 8 {

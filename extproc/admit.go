@@ -138,7 +138,7 @@ func (x *exchange) countPrompt(body []byte) (int64, bool) {
 	if x.request.prompt.textBytes > sampleBytes {
 		return 0, false // a scaled sample is no bound
 	}
-	n, known := billing.CountTokens(x.request.model, promptText(x.endpoint.Shape, body))
+	n, known := billing.CountTokens(x.request.model, promptTexts(x.endpoint.Shape, body)...)
 	return x.request.prompt.withText(n), known
 }
 
@@ -149,7 +149,7 @@ func (x *exchange) keep(body []byte) {
 		x.body = body
 		return
 	}
-	x.sample = promptText(x.endpoint.Shape, body)
+	x.sample = promptTexts(x.endpoint.Shape, body)
 }
 
 // edited is the body with what the gateway adds: the wish for usage in a

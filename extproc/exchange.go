@@ -42,8 +42,8 @@ type exchange struct {
 	key       billing.Key
 
 	request  request
-	body     []byte // kept while its text may have to be counted,
-	sample   string // or, of a large one, only the text
+	body     []byte   // kept while its text may have to be counted,
+	sample   []string // or, of a large one, only the texts
 	place    place
 	hold     billing.Hold
 	resolved bool // the hold is settled or voided

@@ -126,17 +126,17 @@ func TestExchange_outcomes(t *testing.T) {
 		answer     []*extprocv3.ProcessingRequest
 		want       string
 	}{
-		{"client leaves before the first byte", chatBody, nil, "settle h1 aborted 10+0"},
+		{"client leaves before the first byte", chatBody, nil, "settle h1 aborted 8+0"},
 		{"upstream refused", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("upstream_reset_before_response_started{connection_refused}", false, ":status", "503"), responseBodyMsg("{}", true)}, "void h1"},
 		{"upstream says 400", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", false, ":status", "400", "content-type", "application/json")}, "void h1"},
 		{"upstream says 302", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", false, ":status", "302")}, "void h1"},
-		{"no usage in a complete JSON", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage, true)}, "settle h1 estimated 10+1"},
-		{"usage lies", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(strings.Replace(jsonAnswer, ":4,", ":-4,", 1), true)}, "settle h1 estimated 10+1"},
-		{"JSON cut", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage[:len(noUsage)-4], false)}, "settle h1 aborted 10+1"},
-		{"204", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", true, ":status", "204")}, "settle h1 estimated 10+0"},
-		{"stream without usage", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish, false), responseBodyMsg(done, false), responseBodyMsg("", true)}, "settle h1 estimated 10+1"},
-		{"stream broken off", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false)}, "settle h1 aborted 10+1"},
-		{"stream ends without [DONE]", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false), responseBodyMsg("", true)}, "settle h1 aborted 10+1"},
+		{"no usage in a complete JSON", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage, true)}, "settle h1 estimated 8+1"},
+		{"usage lies", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(strings.Replace(jsonAnswer, ":4,", ":-4,", 1), true)}, "settle h1 estimated 8+1"},
+		{"JSON cut", chatBody, []*extprocv3.ProcessingRequest{jsonHeaders, responseBodyMsg(noUsage[:len(noUsage)-4], false)}, "settle h1 aborted 8+1"},
+		{"204", chatBody, []*extprocv3.ProcessingRequest{responseHeadersMsg("via_upstream", true, ":status", "204")}, "settle h1 estimated 8+0"},
+		{"stream without usage", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish, false), responseBodyMsg(done, false), responseBodyMsg("", true)}, "settle h1 estimated 8+1"},
+		{"stream broken off", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false)}, "settle h1 aborted 8+1"},
+		{"stream ends without [DONE]", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta, false), responseBodyMsg("", true)}, "settle h1 aborted 8+1"},
 		{"client leaves after the usage chunk", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish, false), responseBodyMsg(usageChunk, false)}, "settle h1 reported 3+4"},
 		{"trailers end the answer", streamBody, []*extprocv3.ProcessingRequest{sse, responseBodyMsg(delta+finish+usageChunk+done, false), responseTrailersMsg()}, "settle h1 reported 3+4"},
 	} {

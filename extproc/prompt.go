@@ -17,9 +17,10 @@ const (
 	boundPerMessage = 8
 	boundPerRequest = 8
 	// What OpenAI's own counting recipe adds (cookbook, "How to count tokens
-	// with tiktoken"): three tokens a message and three for the answer's
-	// start. Roles and names are counted as text.
+	// with tiktoken"): three tokens a message, one more for each that has a
+	// name, and three for the answer's start. Roles and names are counted as text.
 	countPerMessage = 3
+	countPerName    = 1
 	countPerRequest = 3
 
 	// Media have no text to count. Images: the tile formula of the vision
@@ -43,6 +44,8 @@ const (
 type promptSize struct {
 	textBytes   int64 // UTF-8 bytes of all text that can reach the model
 	messages    int64
+	names       int64 // messages that have one
+	chat        bool  // a chat template is put around the messages
 	mediaTokens int64
 	tokens      int64 // token ids given as numbers: exact
 }
@@ -52,15 +55,23 @@ func (p promptSize) bound() int64 {
 	return p.textBytes + p.mediaTokens + p.tokens + boundPerMessage*p.messages + boundPerRequest
 }
 
-// estimate is a cheap guess: four bytes a token.
+// estimate is a cheap guess, always positive: four bytes a token.
 func (p promptSize) estimate() int64 {
-	return p.withText((p.textBytes + 3) / 4)
+	return max(1, p.withText((p.textBytes+3)/4))
 }
 
-// withText is the prompt's tokens when its text has the given number.
+// withText is the prompt's tokens when its text has the given number. The text of
+// completions and embeddings is sent to the model as it is.
 func (p promptSize) withText(textTokens int64) int64 {
-	return textTokens + p.mediaTokens + p.tokens + countPerMessage*p.messages + countPerRequest
+	n := textTokens + p.mediaTokens + p.tokens
+	if p.chat {
+		n += countPerMessage*p.messages + countPerName*p.names + countPerRequest
+	}
+	return n
 }
+
+// messageDepth is where the members of a message are: body, array, message.
+const messageDepth = 3
 
 // readContent measures messages, prompt or input and returns how many prompts
 // were given.
@@ -79,6 +90,7 @@ func (r *requestReader) readContent(name string) (int64, *refusal) {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return 0, r.syntax(err)
 	}
+	r.out.prompt.chat = name == "messages"
 	items, numbers := int64(0), false
 	for ; r.dec.PeekKind() != ']'; items++ {
 		numbers = numbers || r.dec.PeekKind() == '0'
@@ -141,6 +153,11 @@ func (r *requestReader) stringOrName() *refusal {
 	}
 	var measure func(jsontext.Value) int64
 	switch name.String() {
+	case "name":
+		if r.dec.StackDepth() == messageDepth {
+			r.out.prompt.names++
+		}
+		return nil
 	case "image_url":
 		measure = imageCost
 	case "input_audio":
@@ -213,42 +230,55 @@ func decodedLength(value jsontext.Value) int64 {
 	return int64(n)
 }
 
-// promptText collects the text of a request again, for a tokenizer: at most
-// sampleBytes of it. It is only asked when a count is needed, so that the
-// usual request pays nothing for it.
-func promptText(shape Shape, body []byte) string {
+// promptTexts collects the texts of a request again, for a tokenizer: at most
+// sampleBytes of them. They are counted each by itself, as the recipe has it. It is
+// only asked when a count is needed, so that the usual request pays nothing for it.
+func promptTexts(shape Shape, body []byte) []string {
 	member := shape.content()
 	if shape == ShapeCompletion {
 		member = "prompt"
 	}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
+	texts := textSample{room: sampleBytes}
 	if _, err := dec.ReadToken(); err != nil {
-		return ""
+		return nil
 	}
-	var text strings.Builder
 	for dec.PeekKind() == '"' {
 		name, err := dec.ReadToken()
 		if err != nil {
-			return text.String()
+			break
 		}
 		switch name.String() {
 		case member:
-			collect(dec, &text)
+			collect(dec, &texts)
 		case "tools", "functions", "response_format", "suffix":
-			if value, err := dec.ReadValue(); err == nil && text.Len() < sampleBytes {
-				text.Write(value[:min(len(value), sampleBytes)])
+			if value, err := dec.ReadValue(); err == nil {
+				texts.add(string(value))
 			}
 		default:
 			if dec.SkipValue() != nil {
-				return text.String()
+				return texts.list
 			}
 		}
 	}
-	return text.String()
+	return texts.list
 }
 
-// collect appends every string value below the next value, media left out.
-func collect(dec *jsontext.Decoder, text *strings.Builder) {
+// textSample takes texts until it has no more room.
+type textSample struct {
+	list []string
+	room int // bytes
+}
+
+func (s *textSample) add(text string) {
+	text = text[:min(len(text), s.room)]
+	if text != "" {
+		s.list, s.room = append(s.list, text), s.room-len(text)
+	}
+}
+
+// collect adds every string value below the next value, media left out.
+func collect(dec *jsontext.Decoder, texts *textSample) {
 	depth := dec.StackDepth()
 	for {
 		if dec.PeekKind() == '"' {
@@ -260,10 +290,9 @@ func collect(dec *jsontext.Decoder, text *strings.Builder) {
 			}
 			switch {
 			case !name:
-				if text.Len() < sampleBytes {
+				if texts.room > 0 {
 					s, _ := unquote(value)
-					text.WriteString(s[:min(len(s), sampleBytes)])
-					text.WriteByte('\n')
+					texts.add(s)
 				}
 			case string(value) == `"image_url"`, string(value) == `"input_audio"`, string(value) == `"file"`:
 				if dec.SkipValue() != nil {

@@ -75,10 +75,10 @@ func TestOneLineTellsHowAnExchangeWent(t *testing.T) {
 		}, want: map[string]any{"ending": "served", "status": int64(200), "stream": true, "prompt_tokens": int64(3), "completion_tokens": int64(4), "total_tokens": int64(7), "provenance": "reported"}},
 		"client gone in the middle": {body: streamBody, level: zap.InfoLevel, walk: func(_ *rig, c *conversation) {
 			answer(c, delta)
-		}, want: map[string]any{"ending": "aborted", "status": int64(200), "stream": true, "prompt_tokens": int64(10), "completion_tokens": int64(1), "total_tokens": int64(11), "provenance": "aborted"}},
+		}, want: map[string]any{"ending": "aborted", "status": int64(200), "stream": true, "prompt_tokens": int64(8), "completion_tokens": int64(1), "total_tokens": int64(9), "provenance": "aborted"}},
 		"client gone before the answer": {
 			body: chatBody, level: zap.InfoLevel, walk: func(*rig, *conversation) {},
-			want: map[string]any{"ending": "aborted", "status": int64(0), "prompt_tokens": int64(10), "total_tokens": int64(10), "provenance": "aborted", "note": "abort_before_first_byte"},
+			want: map[string]any{"ending": "aborted", "status": int64(0), "prompt_tokens": int64(8), "total_tokens": int64(8), "provenance": "aborted", "note": "abort_before_first_byte"},
 		},
 		"upstream's error": {body: chatBody, level: zap.WarnLevel, walk: func(_ *rig, c *conversation) {
 			c.say(responseHeadersMsg("via_upstream", false, ":status", "500"))

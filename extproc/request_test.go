@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/MaksimVF/llm-gateway/billing"
 )
 
 func TestReadRequest_refusesWhatTwoReadersWouldReadDifferently(t *testing.T) {
@@ -115,10 +117,11 @@ func TestPromptBound_coversEveryByte(t *testing.T) {
 		shape      Shape
 		want       promptSize
 	}{
-		{"text and roles", `{"model":"m","messages":[{"role":"user","content":"hello"}]}`, ShapeChat, promptSize{textBytes: 9, messages: 1}},
-		{"escapes count decoded", `{"model":"m","messages":[{"content":"\u00e9\n\ud83d\ude00\u20ac\u0041"}]}`, ShapeChat, promptSize{textBytes: 2 + 1 + 4 + 3 + 1, messages: 1}},
-		{"parts", `{"model":"m","messages":[{"content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxxxxxx","detail":"low"}}]}]}`, ShapeChat, promptSize{textBytes: 4 + 2 + 9, messages: 1, mediaTokens: 300}},
-		{"tools are text", `{"model":"m","messages":[{"content":"a"}],"tools":[{"type":"function"}]}`, ShapeChat, promptSize{textBytes: 1 + 21, messages: 1}},
+		{"text and roles", `{"model":"m","messages":[{"role":"user","content":"hello"}]}`, ShapeChat, promptSize{textBytes: 9, messages: 1, chat: true}},
+		{"a name", `{"model":"m","messages":[{"role":"user","name":"bob","content":"hi"},{"tool_calls":[{"function":{"name":"f"}}]}]}`, ShapeChat, promptSize{textBytes: 4 + 3 + 2 + 1, messages: 2, names: 1, chat: true}},
+		{"escapes count decoded", `{"model":"m","messages":[{"content":"\u00e9\n\ud83d\ude00\u20ac\u0041"}]}`, ShapeChat, promptSize{textBytes: 2 + 1 + 4 + 3 + 1, messages: 1, chat: true}},
+		{"parts", `{"model":"m","messages":[{"content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxxxxxx","detail":"low"}}]}]}`, ShapeChat, promptSize{textBytes: 4 + 2 + 9, messages: 1, mediaTokens: 300, chat: true}},
+		{"tools are text", `{"model":"m","messages":[{"content":"a"}],"tools":[{"type":"function"}]}`, ShapeChat, promptSize{textBytes: 1 + 21, messages: 1, chat: true}},
 		{"token ids are exact", `{"model":"m","input":[1,2,3,4]}`, ShapeEmbedding, promptSize{messages: 1, tokens: 4}},
 		{"several inputs", `{"model":"m","input":["ab","c"]}`, ShapeEmbedding, promptSize{textBytes: 3, messages: 2}},
 	} {
@@ -211,7 +214,7 @@ func FuzzReadRequest(f *testing.F) {
 		if err := json.Unmarshal([]byte(body), &plain); err != nil {
 			t.Fatalf("accepted what encoding/json refuses: %v", err)
 		}
-		promptText(s, []byte(body))
+		promptTexts(s, []byte(body))
 		if r.usageEdit == nil {
 			return
 		}
@@ -224,4 +227,29 @@ func FuzzReadRequest(f *testing.F) {
 			t.Fatalf("the edit changed the request: %s", d)
 		}
 	})
+}
+
+// TestPromptTokens: the recipe for chats, and the text alone for the others, as
+// OpenAI counts them; each text by itself.
+func TestPromptTokens(t *testing.T) {
+	for _, c := range []struct {
+		body  string
+		shape Shape
+		want  int64
+	}{
+		{`{"model":"gpt-4o","messages":[{"role":"user","content":"Hello world"}]}`, ShapeChat, 3 + 1 + 2 + 3},
+		{`{"model":"gpt-4o","messages":[{"role":"system","content":"Hello"},{"role":"user","name":"bob","content":"Hello world"}]}`, ShapeChat, 3 + 1 + 1 + 3 + 1 + 1 + 1 + 2 + 3},
+		{`{"model":"gpt-4o","prompt":"Hello world"}`, ShapeCompletion, 2},
+		{`{"model":"gpt-4o","prompt":[1,2,3]}`, ShapeCompletion, 3},
+		{`{"model":"text-embedding-3-small","input":["Hello world","Hello"]}`, ShapeEmbedding, 3},
+	} {
+		r, bad := readRequest(c.shape, []byte(c.body))
+		if bad != nil {
+			t.Fatal(bad.body())
+		}
+		n, known := billing.CountTokens(r.model, promptTexts(c.shape, []byte(c.body))...)
+		if got := r.prompt.withText(n); got != c.want || !known {
+			t.Errorf("%s: %d tokens (%v), want %d", c.body, got, known, c.want)
+		}
+	}
 }

@@ -103,7 +103,7 @@ func (x *exchange) note(o billing.Outcome) {
 	}
 	x.notes.cost = x.hold.CostOf(o)
 	x.provenance = o.Provenance
-	x.body, x.sample = nil, "" // nothing is counted any more
+	x.body, x.sample = nil, nil // nothing is counted any more
 }
 
 // inTheBooks is what was charged so far.
@@ -147,11 +147,11 @@ func (x *exchange) outcome(r usage.Report, complete bool) billing.Outcome {
 // promptTokens counts the prompt as the model would, where its vocabulary is
 // known, and estimates it otherwise.
 func (x *exchange) promptTokens() int64 {
-	text := x.sample
-	if text == "" {
-		text = promptText(x.endpoint.Shape, x.body)
+	texts := x.sample
+	if texts == nil {
+		texts = promptTexts(x.endpoint.Shape, x.body)
 	}
-	return x.request.prompt.withText(billing.EstimateTokens(x.request.model, text, x.request.prompt.textBytes))
+	return x.request.prompt.withText(billing.EstimateTokens(x.request.model, x.request.prompt.textBytes, texts...))
 }
 
 func (x *exchange) outputTokens(r usage.Report) int64 {
@@ -165,7 +165,7 @@ func (x *exchange) outputTokens(r usage.Report) int64 {
 	if r.OutputBytes == 0 {
 		return 0
 	}
-	return max(1, billing.EstimateTokens(x.request.model, r.OutputText, r.OutputBytes))
+	return max(1, billing.EstimateTokens(x.request.model, r.OutputBytes, r.OutputText))
 }
 
 // close settles whatever is still open when the stream has ended, for whatever
