@@ -16,6 +16,7 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
@@ -220,6 +221,13 @@ func TestNoWayAroundTheLock(t *testing.T) {
 		visit(t, m, func(m proto.Message) {
 			switch m := m.(type) {
 			case *clusterv3.Cluster:
+				if m.GetName() == upstreamCluster {
+					o := new(upstreamsv3.HttpProtocolOptions)
+					if err := m.GetTypedExtensionProtocolOptions()[httpProtocolOptions].UnmarshalTo(o); err != nil || len(o.GetHttpFilters()) != 2 ||
+						!proto.Equal(o.GetHttpFilters()[0].GetTypedConfig(), anyOf(lock())) {
+						t.Errorf("the model server's cluster has no lock: %v %v", err, o.GetHttpFilters())
+					}
+				}
 				if m.GetName() == nobodyCluster && len(m.GetLoadAssignment().GetEndpoints()) > 0 {
 					t.Error("there is somebody behind unknown paths")
 				}

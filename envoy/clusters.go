@@ -10,6 +10,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -41,9 +43,9 @@ func systemCAFiles() []string {
 	}
 }
 
+// upstreamClusterOf is the model server's cluster, with the lock in it.
 func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 	c := cluster(upstreamCluster, 5*time.Second)
-	c.TypedExtensionProtocolOptions = protocol(http1(plainIdle))
 	place(c, Endpoint{socket: u.SocketPath, host: u.Host, port: u.port()})
 	if u.Replicas {
 		spread(c, &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
@@ -51,20 +53,21 @@ func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 		}}})
 	}
 	if !u.TLS {
+		c.TypedExtensionProtocolOptions = protocol(locked(http1(plainIdle)))
 		return c, nil
 	}
 	ca, err := caFile(u.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	c.TypedExtensionProtocolOptions = protocol(&upstreamsv3.HttpProtocolOptions{
+	c.TypedExtensionProtocolOptions = protocol(locked(&upstreamsv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: idle(tlsIdle),
 		// Without auto_san_validation any name of a trusted authority would do.
 		UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true, AutoSanValidation: true},
 		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamsv3.HttpProtocolOptions_AutoHttpConfig{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 		}},
-	})
+	}))
 	c.TransportSocket = &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: anyOf(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
@@ -79,6 +82,19 @@ func upstreamClusterOf(u Upstream) (*clusterv3.Cluster, error) {
 	}
 	return c, nil
 }
+
+// locked puts the lock into a cluster, where every route to it meets it, whichever
+// listener it is of and whatever filters that has.
+func locked(o *upstreamsv3.HttpProtocolOptions) *upstreamsv3.HttpProtocolOptions {
+	o.HttpFilters = []*hcmv3.HttpFilter{
+		filter(addedLock, lock()),
+		filter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}),
+	}
+	return o
+}
+
+// httpProtocolOptions is where a cluster has its options of HTTP.
+const httpProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // nobody is where unknown paths lead.
 func nobody() *clusterv3.Cluster {
@@ -128,7 +144,7 @@ func place(c *clusterv3.Cluster, list ...Endpoint) {
 }
 
 func protocol(o *upstreamsv3.HttpProtocolOptions) map[string]*anypb.Any {
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": anyOf(o)}
+	return map[string]*anypb.Any{httpProtocolOptions: anyOf(o)}
 }
 
 func http1(idleTimeout time.Duration) *upstreamsv3.HttpProtocolOptions {

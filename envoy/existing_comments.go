@@ -15,8 +15,10 @@ the sidecar has not read yet, the usage of the answer among it.`
 limits here no more than 1,024 requests run at a time.`
 	whyPagesCluster = `The sidecar's HTTP: what a key has used, health, documentation. Only
 the routes to those pages need it; models do not.`
-	whyModelCluster = `The model server. If you have a cluster for it, leave this one out and print again
-with --cluster NAME: the lock below guards the cluster of that name and no other.`
+	whyModelCluster = `The model server, with a lock in it: nothing leaves for it that was not admitted, by
+whichever listener and route it comes. If you have a cluster for it, leave this one out
+and print again with --cluster NAME: the lock below guards the cluster of that name and
+no other.`
 
 	whereManager = `The listener's http_connection_manager: set these fields. They hold for its other
 routes too. Where you have mappers of local replies, put these before them.`

@@ -12,9 +12,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
-	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -255,30 +253,14 @@ func (i Istio) models() (*clusterv3.Cluster, error) {
 			return nil, err
 		}
 		rename(c, modelsCluster)
-		return locked(c)
+		return c, nil
 	}
 	c := cluster(modelsCluster, seconds(5).AsDuration())
 	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 		Name: "envoy.clusters.aggregate", TypedConfig: anyOf(&aggregatev3.ClusterConfig{Clusters: []string{i.Cluster}}),
 	}}
 	c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
-	c.TypedExtensionProtocolOptions = protocol(http1(0)) // connections are the other cluster's, with its own
-	return locked(c)
-}
-
-// locked puts the lock into a cluster, where every route to it meets it.
-func locked(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
-	for name, packed := range c.GetTypedExtensionProtocolOptions() {
-		o := new(upstreamsv3.HttpProtocolOptions)
-		if err := packed.UnmarshalTo(o); err != nil {
-			return nil, fmt.Errorf("lock the cluster %s: %s: %w", c.GetName(), name, err)
-		}
-		o.HttpFilters = []*hcmv3.HttpFilter{
-			filter(addedLock, lock()),
-			filter("envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}),
-		}
-		c.TypedExtensionProtocolOptions = protocol(o)
-	}
+	c.TypedExtensionProtocolOptions = protocol(locked(http1(0))) // connections are the other cluster's, with its own
 	return c, nil
 }
 

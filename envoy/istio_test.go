@@ -211,7 +211,7 @@ func TestIstio_closed(t *testing.T) {
 				}
 				locks++
 				o := new(upstreamsv3.HttpProtocolOptions)
-				if err := m.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].UnmarshalTo(o); err != nil {
+				if err := m.GetTypedExtensionProtocolOptions()[httpProtocolOptions].UnmarshalTo(o); err != nil {
 					t.Fatal(err)
 				}
 				if len(o.GetHttpFilters()) != 2 || !proto.Equal(o.GetHttpFilters()[0], filter(addedLock, lock())) {

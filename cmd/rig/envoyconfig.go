@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"sigs.k8s.io/yaml"
@@ -99,8 +100,9 @@ func (c EnvoyConfig) MovePipe(base, path string) int {
 
 // RemoveHTTPFilter takes an HTTP filter of a type (for example
 // "envoy.extensions.filters.http.rbac.v3.RBAC") out of the chain, with its
-// per-route settings, and returns how many filters it took.
-func (c EnvoyConfig) RemoveHTTPFilter(typ string) int {
+// per-route settings, and returns how many filters it took. With names it takes
+// those of them only.
+func (c EnvoyConfig) RemoveHTTPFilter(typ string, only ...string) int {
 	names := map[string]bool{}
 	n := 0
 	for _, key := range []string{"http_filters", "httpFilters"} {
@@ -111,8 +113,8 @@ func (c EnvoyConfig) RemoveHTTPFilter(typ string) int {
 			}
 			var kept []any
 			for _, f := range list {
-				if hasType(f, typ) {
-					name, _ := f.(map[string]any)["name"].(string)
+				name, _ := f.(map[string]any)["name"].(string)
+				if hasType(f, typ) && (len(only) == 0 || slices.Contains(only, name)) {
 					names[name], n = true, n+1
 					continue
 				}

@@ -223,13 +223,25 @@ func (g *gateway) behind(t *testing.T, config rig.EnvoyConfig, name string, side
 	return "http://" + addr
 }
 
-// TestTheLockIsWhatCloses shows that the tests above can fail: without the
-// filter behind ext_proc a clean close lets requests through.
+// TestTheLockIsWhatCloses shows that the tests above can fail: without the locks
+// behind ext_proc a clean close lets requests through. Either of them alone, the
+// listener's and the cluster's, lets nobody through.
 func TestTheLockIsWhatCloses(t *testing.T) {
 	g := prepare(t, setup{})
 	config := g.renderedConfig()
-	if n := config.RemoveHTTPFilter(rbac); n != 1 {
-		t.Fatalf("the config has %d RBAC filters, want 1", n)
+	for n, lock := range []string{"envoy.filters.http.rbac", "llmgw.lock"} {
+		one := config.Clone()
+		if n := one.RemoveHTTPFilter(rbac, lock); n != 1 {
+			t.Fatalf("the config has %d filters %s, want 1", n, lock)
+		}
+		side := &rig.BadSidecar{At: rig.RequestHeaders, Do: rig.CloseCleanly}
+		wantClosed(t, "without "+lock, knock(g, g.behind(t, one, fmt.Sprintf("one%d", n), side), ""))
+		if hits := g.up.Hits(); hits > 0 {
+			t.Errorf("without %s %d requests reached the upstream", lock, hits)
+		}
+	}
+	if n := config.RemoveHTTPFilter(rbac); n != 2 {
+		t.Fatalf("the config has %d RBAC filters, want the listener's and the cluster's", n)
 	}
 	side := &rig.BadSidecar{At: rig.RequestHeaders, Do: rig.CloseCleanly}
 	url := g.behind(t, config, "open", side)
