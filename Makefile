@@ -60,7 +60,7 @@ UNWATCHED_TESTS := TestRecordingsWholeAndSplitEverywhere TestEndingComesExactlyW
 	TestDrop TestMemoryIsBounded TestBombIsNotDecoded \
 	TestCoarseWindowIsConservativeByAtMostOnePiece TestNoChangeOfLimitsAdmitsTooMany \
 	TestBrokenConfigurations TestPromtool TestSchemasOfEveryVersionAreBroughtUp TestBackupsOfAnOlderSchemaAreBroughtUp \
-	TestDamagedBackupsAreNamed TestKubernetes_.* TestChart_.* TestKustomize_.*
+	TestDamagedBackupsAreNamed TestKubernetes_.* TestEnvoyConfig_schemas TestChart_.* TestKustomize_.*
 # Parts of the books' tests, with either database, that do one thing after another.
 UNWATCHED_PARTS := AuditNamesWhatWasTamperedWith TheChainNamesForgedCharges ACheckpointHoldsTheEndOfAChain \
 	RebuiltCountersAreTheSame PricesAreNeverRewritten EachChangeLeavesOneRow TariffsAreNamedLimits LastUseOfKeys

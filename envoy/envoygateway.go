@@ -104,6 +104,11 @@ func (g GatewayAdditions) check() error {
 	if g.Upstream.SocketPath != "" {
 		bad("the model server: Envoy Gateway takes no Unix socket in a route: write a URL with host and port")
 	}
+	for what, list := range map[string][]Endpoint{"gRPC": g.ExtProc, "HTTP": g.API} {
+		if slices.ContainsFunc(list, Endpoint.isName) && slices.ContainsFunc(list, isNoName) {
+			bad("the sidecars' %s: Envoy Gateway takes no names beside addresses or sockets: write names only", what)
+		}
+	}
 	list := slices.Concat(g.ExtProc, g.API)
 	for _, e := range append(list, Endpoint{host: g.Upstream.Host}) {
 		if e.isName() && !isKubernetesName(strings.TrimSuffix(e.host, ".")) {
@@ -115,6 +120,8 @@ func (g GatewayAdditions) check() error {
 	}
 	return errors.Join(errs...)
 }
+
+func isNoName(e Endpoint) bool { return !e.isName() }
 
 // isKubernetesName is what names of objects and hosts have in common. None of it
 // means anything in a path or a condition that it is written into.

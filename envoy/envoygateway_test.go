@@ -26,7 +26,7 @@ func goldenGateway(t *testing.T) GatewayAdditions {
 func goldenGateways(t *testing.T) map[string]GatewayAdditions {
 	t.Helper()
 	replicas := goldenGateway(t)
-	replicas.ExtProc = []Endpoint{{host: "a.llm.svc.cluster.local", port: 9000}, {host: "192.0.2.7", port: 9000}}
+	replicas.ExtProc = []Endpoint{{host: "a.llm.svc.cluster.local", port: 9000}, {host: "b.llm.svc.cluster.local", port: 9000}}
 	replicas.Upstream = Upstream{TLS: true, Host: "models.example.com", BasePath: "/openai/v1", Replicas: true}
 	replicas.Hostnames = []string{"llm.example.com", "*.llm.example.com"}
 	return map[string]GatewayAdditions{"envoy-gateway": goldenGateway(t), "envoy-gateway-replicas": replicas}
@@ -148,11 +148,14 @@ func TestGatewayAdditions_ownAuthority(t *testing.T) {
 
 func TestGatewayAdditions_refusesBadOptions(t *testing.T) {
 	for name, change := range map[string]func(*GatewayAdditions){
-		"no Gateway":        func(g *GatewayAdditions) { g.Gateway = "" },
-		"a quote":           func(g *GatewayAdditions) { g.Namespace = "a' || true || '" },
-		"a pattern":         func(g *GatewayAdditions) { g.Section = "a.*|b" },
-		"a path":            func(g *GatewayAdditions) { g.GatewayNamespace = "a/b" },
-		"a bad hostname":    func(g *GatewayAdditions) { g.Hostnames = []string{"*"} },
+		"no Gateway":     func(g *GatewayAdditions) { g.Gateway = "" },
+		"a quote":        func(g *GatewayAdditions) { g.Namespace = "a' || true || '" },
+		"a pattern":      func(g *GatewayAdditions) { g.Section = "a.*|b" },
+		"a path":         func(g *GatewayAdditions) { g.GatewayNamespace = "a/b" },
+		"a bad hostname": func(g *GatewayAdditions) { g.Hostnames = []string{"*"} },
+		"names and addresses": func(g *GatewayAdditions) {
+			g.ExtProc = []Endpoint{{host: "a.llm.svc.cluster.local", port: 9000}, {host: "192.0.2.7", port: 9000}}
+		},
 		"no gate":           func(g *GatewayAdditions) { g.ExtProc = nil },
 		"pages at a socket": func(g *GatewayAdditions) { g.API = []Endpoint{{socket: "/run/api.sock"}} },
 		"a model's socket":  func(g *GatewayAdditions) { g.Upstream.SocketPath = "/run/model.sock" },
