@@ -100,7 +100,20 @@ type container struct {
 	Args            []string         `json:"args,omitempty"`
 	Env             []envVar         `json:"env,omitempty"`
 	SecurityContext *securityContext `json:"securityContext,omitempty"`
+	ReadinessProbe  *execProbe       `json:"readinessProbe,omitempty"`
+	LivenessProbe   *execProbe       `json:"livenessProbe,omitempty"`
 	VolumeMounts    []volumeMount    `json:"volumeMounts"`
+}
+
+type execProbe struct {
+	Exec             execCommand `json:"exec"`
+	PeriodSeconds    int         `json:"periodSeconds"`
+	TimeoutSeconds   int         `json:"timeoutSeconds"`
+	FailureThreshold int         `json:"failureThreshold"`
+}
+
+type execCommand struct {
+	Command []string `json:"command"`
 }
 
 type envVar struct {

@@ -52,8 +52,21 @@ func (i Istio) sidecar(folders []string) *podSpec {
 					RunAsUser: proxyUser, RunAsGroup: proxyUser, RunAsNonRoot: true,
 					ReadOnlyRootFilesystem: true, Capabilities: capabilities{Drop: []string{"ALL"}},
 				},
-				VolumeMounts: append([]volumeMount{{Name: dataVolume, MountPath: dataPath}}, shared...),
+				ReadinessProbe: i.probe("ready"),
+				LivenessProbe:  i.probe("live"),
+				VolumeMounts:   append([]volumeMount{{Name: dataVolume, MountPath: dataPath}}, shared...),
 			},
 		},
+	}
+}
+
+// probe asks the sidecar at its socket, in its own container.
+func (i Istio) probe(path string) *execProbe {
+	socket, _ := i.API[0].Socket()
+	return &execProbe{
+		Exec: execCommand{Command: []string{
+			"/usr/local/bin/llm-gateway", "healthcheck", "--unix-socket", socket, "--url", "http://localhost/healthz/" + path,
+		}},
+		PeriodSeconds: 5, TimeoutSeconds: 5, FailureThreshold: 3,
 	}
 }
