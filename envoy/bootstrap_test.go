@@ -1,10 +1,7 @@
 package envoy
 
 import (
-	"bytes"
 	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +14,6 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
@@ -95,32 +91,13 @@ func withSidecars(t *testing.T, o Options, grpc, http string) Options {
 
 func TestGolden(t *testing.T) {
 	for name, o := range goldens(t) {
-		file := filepath.Join("testdata", name+".golden.yaml")
-		var renders [2][]byte
-		for i := range renders {
+		wantGolden(t, name, func() ([]byte, error) {
 			b, err := Bootstrap(o)
 			if err != nil {
-				t.Fatalf("%s: %v", name, err)
+				return nil, err
 			}
-			if renders[i], err = RenderYAML(b); err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-		}
-		if !bytes.Equal(renders[0], renders[1]) {
-			t.Errorf("%s: two renderings of the same options differ", name)
-		}
-		if *update {
-			if err := os.WriteFile(file, renders[0], 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(renders[0])); diff != "" {
-			t.Errorf("%s differs (-want +got), see -update:\n%s", file, diff)
-		}
+			return RenderYAML(b)
+		})
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
 
@@ -34,26 +33,7 @@ func goldenGateways(t *testing.T) map[string]GatewayAdditions {
 
 func TestGatewayAdditions_golden(t *testing.T) {
 	for name, g := range goldenGateways(t) {
-		file := filepath.Join("testdata", name+".golden.yaml")
-		got, err := g.YAML()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if again, err := g.YAML(); err != nil || !bytes.Equal(got, again) {
-			t.Errorf("%s: two renderings of the same options differ (%v)", name, err)
-		}
-		if *update {
-			if err := os.WriteFile(file, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(got)); diff != "" {
-			t.Errorf("%s differs (-want +got), see -update:\n%s", file, diff)
-		}
+		wantGolden(t, name, g.YAML)
 	}
 }
 

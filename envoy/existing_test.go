@@ -1,11 +1,8 @@
 package envoy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,26 +25,7 @@ func goldenAdditions(t *testing.T) map[string]Additions {
 
 func TestAdditions_golden(t *testing.T) {
 	for name, a := range goldenAdditions(t) {
-		file := filepath.Join("testdata", name+".golden.yaml")
-		got, err := a.YAML()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if again, err := a.YAML(); err != nil || !bytes.Equal(got, again) {
-			t.Errorf("%s: two renderings of the same options differ (%v)", name, err)
-		}
-		if *update {
-			if err := os.WriteFile(file, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(got)); diff != "" {
-			t.Errorf("%s differs (-want +got), see -update:\n%s", file, diff)
-		}
+		wantGolden(t, name, a.YAML)
 	}
 }
 

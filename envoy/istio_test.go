@@ -1,11 +1,8 @@
 package envoy
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -56,26 +53,7 @@ func endpoints(t *testing.T, s string) []Endpoint {
 
 func TestIstio_golden(t *testing.T) {
 	for name, i := range goldenIstio(t) {
-		file := filepath.Join("testdata", name+".golden.yaml")
-		got, err := i.YAML()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if again, err := i.YAML(); err != nil || !bytes.Equal(got, again) {
-			t.Errorf("%s: two renderings of the same options differ (%v)", name, err)
-		}
-		if *update {
-			if err := os.WriteFile(file, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(got)); diff != "" {
-			t.Errorf("%s differs (-want +got), see -update:\n%s", file, diff)
-		}
+		wantGolden(t, name, i.YAML)
 	}
 }
 
