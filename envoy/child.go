@@ -98,7 +98,13 @@ func (s *supervisor) writePids() error {
 		_ = os.Remove(pidPath(s.RunDir))
 		return nil
 	}
-	if err := os.WriteFile(pidPath(s.RunDir), []byte(text.String()), 0o600); err != nil {
+	// Whoever reads it meanwhile, or after this process was killed, finds a whole one.
+	fresh := pidPath(s.RunDir) + ".new"
+	err := os.WriteFile(fresh, []byte(text.String()), 0o600)
+	if err == nil {
+		err = os.Rename(fresh, pidPath(s.RunDir))
+	}
+	if err != nil {
 		return fmt.Errorf("write Envoy's pid file: %w", err)
 	}
 	return nil

@@ -145,8 +145,8 @@ func (s *supervisor) followed(ctx context.Context, failure error) error {
 		s.take(ctx, nextServes)
 		return s.died(ctx, failure)
 	}
-	s.Log.Error("envoy not replaced, the one that runs goes on", zap.Error(failure))
 	s.removeFollower()
+	s.Log.Error("envoy not replaced, the one that runs goes on", zap.Error(failure))
 	s.take(ctx, nextFailed)
 	return nil
 }
