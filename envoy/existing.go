@@ -189,9 +189,9 @@ func (a Additions) modelRoute() *routev3.Route {
 	return r
 }
 
-// addedReplies are ours on our routes only, whose names begin with prefix. First of all, whatever the other
-// configuration makes of local replies, what the sidecar answers stays as it is:
-// a format outside of the mappers would write over it.
+// addedReplies are ours on our routes only, whose names begin with prefix. First of
+// all, whatever the other configuration makes of local replies, what the sidecar
+// answers stays as it is: a format outside of the mappers would write over it.
 func addedReplies(cluster, prefix string) *hcmv3.LocalReplyConfig {
 	mappers := []*hcmv3.ResponseMapper{{
 		Filter: when(sidecarsOwn),
