@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // child is an Envoy process of a supervisor.
@@ -108,4 +110,11 @@ func (s *supervisor) writePids() error {
 		return fmt.Errorf("write Envoy's pid file: %w", err)
 	}
 	return nil
+}
+
+// notePids is writePids where Envoys that serve are worth more than the note.
+func (s *supervisor) notePids() {
+	if err := s.writePids(); err != nil {
+		s.Log.Warn("envoy's pid file", zap.Error(err))
+	}
 }

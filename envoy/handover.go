@@ -54,9 +54,7 @@ func (s *supervisor) startFollower(ctx context.Context) error {
 		return err
 	}
 	s.follower, s.follows = c, make(chan error, 1)
-	if err := s.writePids(); err != nil {
-		s.Log.Warn("envoy's pid file", zap.Error(err))
-	}
+	s.notePids()
 	s.Log.Info("envoy's successor started", zap.Int("pid", c.pid()), zap.String("binary", c.program))
 	go func(current *child, result chan<- error) { result <- s.awaitFollower(ctx, current, c) }(s.current, s.follows)
 	return nil
@@ -163,9 +161,7 @@ func (s *supervisor) removeFollower() {
 	c := s.follower
 	c.finish()
 	s.follower = nil
-	if err := s.writePids(); err != nil {
-		s.Log.Warn("envoy's pid file", zap.Error(err))
-	}
+	s.notePids()
 	_ = os.Remove(s.nextConfig()) // the next one writes its own
 	if s.current == nil {
 		return
@@ -184,9 +180,7 @@ func (s *supervisor) promote() {
 	}
 	s.leaving, s.current, s.follower = s.current, s.follower, nil
 	s.program, s.DrainTime = s.current.program, s.current.drain
-	if err := s.writePids(); err != nil {
-		s.Log.Warn("envoy's pid file", zap.Error(err))
-	}
+	s.notePids()
 	s.Log.Info("envoy replaced", zap.Int("pid", s.current.pid()), zap.Int("former", s.leaving.pid()), zap.Int("epoch", s.current.lineage.epoch))
 	idle := make(chan struct{})
 	s.idle = idle
@@ -202,16 +196,16 @@ func (s *supervisor) promote() {
 // for stays, and what is asked on it late has the drain time too. So the limit is
 // twice that, and after once that connections without a request do not count.
 func retire(c *child, drain time.Duration, log *zap.Logger) {
-	for _, gauge := range []string{"downstream_cx_active", "downstream_rq_active"} {
+	wait := func(gauge string) (left int64, idle bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), drain)
-		left, idle := waitIdle(ctx, c, c.link.adminClient, gauge)
-		cancel()
-		if idle {
-			return
-		}
-		if gauge == "downstream_rq_active" {
-			log.Warn("envoy's predecessor still has running answers, stopping it", zap.Int64("active", left))
-		}
+		defer cancel()
+		return waitIdle(ctx, c, c.link.adminClient, gauge)
+	}
+	if _, idle := wait("downstream_cx_active"); idle {
+		return
+	}
+	if left, idle := wait("downstream_rq_active"); !idle {
+		log.Warn("envoy's predecessor still has running answers, stopping it", zap.Int64("active", left))
 	}
 }
 

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -93,8 +90,7 @@ func newEnvoyCommand(app *app) *cobra.Command {
 	}
 	sidecars.register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hangups := make(chan os.Signal, 1)
-		signal.Notify(hangups, syscall.SIGHUP) // also one that comes too early must not end Envoy
+		hangups := newHangups()
 		src := app.sources(cmd)
 		files := lookAtFiles(src)
 		c, from, err := loadOrigins(src)
@@ -116,13 +112,9 @@ func newEnvoyCommand(app *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		path, err := run.render(cmd.Context(), o)
+		path, config, err := run.render(cmd.Context(), o)
 		if err != nil {
 			return err
-		}
-		config, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("read Envoy's configuration: %w", err)
 		}
 		ctx, stop := context.WithCancel(cmd.Context())
 		defer stop()

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -26,8 +25,7 @@ type envoyReloader struct {
 	load     func() (Config, origins, error)
 	sidecars *sidecarFlags
 	run      envoyRun
-	hangups  chan os.Signal
-	at       terminal
+	hangups  hangups
 	stop     context.CancelFunc // ends Envoy
 
 	asked revision   // last asked for
@@ -64,7 +62,7 @@ type programState struct {
 
 func lookAtProgram(path string) programState {
 	s := programState{path: path}
-	if info, err := os.Stat(path); err == nil { //nolint:gosec // the operator says where Envoy is
+	if info, err := os.Stat(path); err == nil {
 		s.size, s.modified, s.mode = info.Size(), info.ModTime().UnixNano(), info.Mode()
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 			s.inode = stat.Ino
@@ -75,12 +73,12 @@ func lookAtProgram(path string) programState {
 
 // newEnvoyReloader is for an Envoy that starts with config. The files are as they
 // were before the configuration was read from them.
-func newEnvoyReloader(app *app, src sources, files fileStates, hangups chan os.Signal, sidecars *sidecarFlags, run envoyRun, config []byte, stop context.CancelFunc) *envoyReloader {
+func newEnvoyReloader(app *app, src sources, files fileStates, hangups hangups, sidecars *sidecarFlags, run envoyRun, config []byte, stop context.CancelFunc) *envoyReloader {
 	now := watched{files, lookAtProgram(run.binary.Path)}
 	return &envoyReloader{
 		app: app, files: func() fileStates { return lookAtFiles(src) },
 		load:     func() (Config, origins, error) { return loadOrigins(src) },
-		sidecars: sidecars, run: run, hangups: hangups, at: openTerminal(), stop: stop,
+		sidecars: sidecars, run: run, hangups: hangups, stop: stop,
 		asked: revision{now.program, config, run.c.Envoy.Drain}, good: files, tried: now, seen: now,
 	}
 }
@@ -91,29 +89,14 @@ func (r *envoyReloader) look() watched {
 
 // watch sends what is to take over to revisions until ctx ends.
 func (r *envoyReloader) watch(ctx context.Context, revisions chan<- envoy.Revision) {
-	defer signal.Stop(r.hangups)
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.hangups:
-			if r.at.gone() {
-				r.run.log.Info("the terminal was closed")
-				r.stop()
-				return
-			}
-			r.restart(ctx, r.look(), true, revisions)
-		case <-ticker.C:
-			now := r.look()
-			steady := now.equal(r.seen)
-			r.seen = now
-			if steady && !now.equal(r.tried) {
-				r.restart(ctx, now, false, revisions)
-			}
+	r.hangups.obey(ctx, r.run.log, r.stop, func() { r.restart(ctx, r.look(), true, revisions) }, func() {
+		now := r.look()
+		steady := now.equal(r.seen)
+		r.seen = now
+		if steady && !now.equal(r.tried) {
+			r.restart(ctx, now, false, revisions)
 		}
-	}
+	})
 }
 
 // restart renders and checks the configuration, and asks for a hot restart when

@@ -38,16 +38,15 @@ func prepareEnvoy(app *app, c Config, log *zap.Logger, output io.Writer) (r envo
 }
 
 // render writes Envoy's configuration and has Envoy itself check it.
-func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, err error) {
-	yaml, err := r.bootstrap(o)
-	if err != nil {
-		return "", err
+func (r envoyRun) render(ctx context.Context, o envoy.Options) (path string, config []byte, err error) {
+	if config, err = r.bootstrap(o); err != nil {
+		return "", nil, err
 	}
 	path = r.folder.file("envoy.yaml")
-	if err := os.WriteFile(path, yaml, 0o600); err != nil {
-		return "", fmt.Errorf("write Envoy's configuration: %w", err)
+	if err := os.WriteFile(path, config, 0o600); err != nil {
+		return "", nil, fmt.Errorf("write Envoy's configuration: %w", err)
 	}
-	return path, envoy.Validate(ctx, r.binary.Path, yaml)
+	return path, config, envoy.Validate(ctx, r.binary.Path, config)
 }
 
 func (r envoyRun) bootstrap(o envoy.Options) ([]byte, error) {

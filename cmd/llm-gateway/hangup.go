@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"go.uber.org/zap"
 )
 
 // terminal is the terminal that the program was started from, if it was.
@@ -29,4 +33,42 @@ func hasTerminal() bool {
 	}
 	_ = f.Close() // nothing was written
 	return true
+}
+
+// hangups are the SIGHUPs of a program that reads its configuration again.
+type hangups struct {
+	signals chan os.Signal
+	at      terminal
+}
+
+// newHangups begins to listen for SIGHUP, which would end the process otherwise:
+// also one that comes while the program still starts is obeyed. The terminal is
+// looked at first: whoever listens has undone what nohup did.
+func newHangups() hangups {
+	h := hangups{at: openTerminal(), signals: make(chan os.Signal, 1)}
+	signal.Notify(h.signals, syscall.SIGHUP)
+	return h
+}
+
+// obey calls asked for each SIGHUP and look every [lookEvery], until ctx ends. When
+// the terminal is closed it calls stop, which ends the program, and returns.
+func (h hangups) obey(ctx context.Context, log *zap.Logger, stop context.CancelFunc, asked, look func()) {
+	defer signal.Stop(h.signals)
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.signals:
+			if h.at.gone() {
+				log.Info("the terminal was closed")
+				stop()
+				return
+			}
+			asked()
+		case <-ticker.C:
+			look()
+		}
+	}
 }

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"maps"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,8 +26,7 @@ type reloader struct {
 	src     sources
 	log     *zap.Logger
 	control *logControl
-	hangups chan os.Signal
-	at      terminal
+	hangups hangups
 	stop    context.CancelFunc // ends the gateway
 
 	inForce Config     // what the gateway goes by
@@ -40,43 +36,25 @@ type reloader struct {
 	retryAt time.Time  // zero = nothing to try again
 }
 
-// newReloader begins to listen for SIGHUP, which would end the process
-// otherwise: also one that comes while the gateway still starts is obeyed.
+// newReloader begins to listen for SIGHUP.
 //
 // The files are as they were before c was read from them; stop ends the gateway
 // when its terminal is closed.
 func newReloader(src sources, files fileStates, c Config, log *zap.Logger, control *logControl, stop context.CancelFunc) *reloader {
-	r := &reloader{
-		src: src, log: log, control: control, hangups: make(chan os.Signal, 1), at: openTerminal(), stop: stop,
+	return &reloader{
+		src: src, log: log, control: control, hangups: newHangups(), stop: stop,
 		inForce: c, good: files, tried: files, seen: files,
 	}
-	signal.Notify(r.hangups, syscall.SIGHUP)
-	return r
 }
 
 // run reloads whenever the files change or somebody asks for it by SIGHUP, until
 // ctx ends. apply puts a configuration in force, whole or not at all.
 func (r *reloader) run(ctx context.Context, apply func(context.Context, Config) error) {
-	defer signal.Stop(r.hangups)
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.hangups:
-			if r.at.gone() {
-				r.log.Info("the terminal was closed")
-				r.stop()
-				return
-			}
-			r.reload(ctx, apply, lookAtFiles(r.src))
-		case <-ticker.C:
-			if now := lookAtFiles(r.src); r.due(now, time.Now()) {
-				r.reload(ctx, apply, now)
-			}
+	r.hangups.obey(ctx, r.log, r.stop, func() { r.reload(ctx, apply, lookAtFiles(r.src)) }, func() {
+		if now := lookAtFiles(r.src); r.due(now, time.Now()) {
+			r.reload(ctx, apply, now)
 		}
-	}
+	})
 }
 
 // due says whether what was found now must be read: it was not read yet and is

@@ -90,7 +90,7 @@ func (u *upRun) run(ctx context.Context) (err error) {
 	}
 	options := u.c.envoyOptions(upstream)
 	options.ExtProc, options.API = []envoy.Endpoint{o.GRPC}, []envoy.Endpoint{o.HTTP}
-	configPath, err := u.envoy.render(ctx, options)
+	configPath, _, err := u.envoy.render(ctx, options)
 	if err != nil {
 		return errors.Join(err, g.close(ctx))
 	}

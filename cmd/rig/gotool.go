@@ -19,7 +19,7 @@ func GoTool(t testing.TB, name, version string) string {
 	}
 	path, err := executable(filepath.Join(cache, "llm-gateway", "tools", name+"-"+version))
 	if err != nil {
-		needed(t, name+" "+version+" is not here: deploy/install-test-tools.sh builds it")
+		Needed(t, name+" "+version+" is not here: deploy/install-test-tools.sh builds it")
 	}
 	return path
 }
@@ -33,7 +33,7 @@ func GoModule(t testing.TB, module string) string {
 	out, err := cmd.Output()
 	var found struct{ Dir, Error string }
 	if jsonErr := json.Unmarshal(out, &found); err != nil || jsonErr != nil || found.Dir == "" {
-		needed(t, module+" is not here, and cannot be had: "+found.Error)
+		Needed(t, module+" is not here, and cannot be had: "+found.Error)
 	}
 	return found.Dir
 }

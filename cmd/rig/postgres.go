@@ -33,7 +33,7 @@ func StartPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	bin := postgresBin()
 	if bin == "" {
-		needed(t, "PostgreSQL is not installed: deploy/install-test-tools.sh installs it")
+		Needed(t, "PostgreSQL is not installed: deploy/install-test-tools.sh installs it")
 	}
 	var ports Ports
 	addr, err := ports.Next()

@@ -30,7 +30,7 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		needed(t, "redis-server is not on PATH: deploy/install-test-tools.sh installs it")
+		Needed(t, "redis-server is not on PATH: deploy/install-test-tools.sh installs it")
 	}
 	var ports Ports
 	addr, err := ports.Next()
@@ -93,8 +93,9 @@ func (r *Redis) Command(line string) (string, error) {
 	return strings.TrimLeft(answer, "+:"), nil
 }
 
-// needed ends a test whose machine lacks something real.
-func needed(t testing.TB, what string) {
+// Needed ends a test whose machine lacks something real: it is skipped, and under
+// CI=true it fails.
+func Needed(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

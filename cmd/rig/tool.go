@@ -16,6 +16,6 @@ func Tool(t testing.TB, name string) string {
 			return path
 		}
 	}
-	needed(t, name+" is not here: deploy/install-test-tools.sh installs it")
+	Needed(t, name+" is not here: deploy/install-test-tools.sh installs it")
 	return ""
 }

@@ -42,7 +42,7 @@ const (
 func newRoot(t *testing.T, g *gateway) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		missing(t, "mounting a root file system takes root: run this test as root")
+		rig.Needed(t, "mounting a root file system takes root: run this test as root")
 	}
 	root := filepath.Join(g.dir, "root")
 	setpriv := rig.Tool(t, "setpriv")
@@ -94,15 +94,6 @@ func (b *box) script() {
 	}
 	writeFile(b.t, b.binary, fmt.Sprintf("#!/bin/sh\nexec %s --mount --pid --fork --kill-child /bin/sh '%s' '%s' '%s' %d:%d %s \"$@\"\n",
 		rig.Tool(b.t, "unshare"), inside, b.root, b.data, b.uid, b.gid, gatewayInBox), 0o700)
-}
-
-// missing skips a test where the machine lacks something, but never in CI.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }
 
 func makeFolder(t *testing.T, path string) {

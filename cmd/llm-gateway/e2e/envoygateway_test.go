@@ -183,60 +183,19 @@ func (s *envoyGateway) pagesAt() string {
 // Envoy, and has Envoy read it.
 func (s *envoyGateway) translatedIsValid() {
 	s.t.Helper()
-	var dump struct {
-		Configs []struct {
-			Bootstrap map[string]any `json:"bootstrap"`
-			Listeners []struct {
-				State struct {
-					Listener map[string]any `json:"listener"`
-				} `json:"active_state"`
-			} `json:"dynamic_listeners"`
-			Routes []struct {
-				Config map[string]any `json:"route_config"`
-			} `json:"dynamic_route_configs"`
-			Clusters []struct {
-				Cluster map[string]any `json:"cluster"`
-			} `json:"dynamic_active_clusters"`
+	dump := readDump(s.t, []byte(s.dump()))
+	for _, l := range dump.listeners {
+		for _, chain := range chainsOf(l) {
+			dump.inline(chain["filters"].([]any)[0].(map[string]any)["typed_config"].(map[string]any))
 		}
 	}
-	if err := json.Unmarshal([]byte(s.dump()), &dump); err != nil {
-		s.t.Fatal(err)
-	}
-	routes, runtime := map[any]any{}, any(nil)
-	var listeners, clusters []any
-	for _, c := range dump.Configs {
-		for _, r := range c.Routes {
-			delete(r.Config, "@type")
-			routes[r.Config["name"]] = r.Config
-		}
-		if c.Bootstrap != nil {
-			runtime = c.Bootstrap["layered_runtime"]
-		}
-	}
-	for _, c := range dump.Configs {
-		for _, l := range c.Listeners {
-			for _, chain := range chainsOf(l.State.Listener) {
-				manager := chain["filters"].([]any)[0].(map[string]any)["typed_config"].(map[string]any)
-				if rds, ok := manager["rds"].(map[string]any); ok {
-					manager["route_config"] = routes[rds["route_config_name"]]
-					delete(manager, "rds")
-				}
-			}
-			listeners = append(listeners, l.State.Listener)
-		}
-		for _, cl := range c.Clusters {
-			delete(cl.Cluster, "eds_cluster_config")
-			delete(cl.Cluster, "@type")
-			cl.Cluster["type"] = "STATIC"
-			cl.Cluster["load_assignment"] = map[string]any{"cluster_name": cl.Cluster["name"]}
-			clusters = append(clusters, cl.Cluster)
-		}
-	}
-	for _, l := range listeners {
-		delete(l.(map[string]any), "@type")
+	for _, c := range dump.clusters {
+		delete(c, "eds_cluster_config")
+		c["type"] = "STATIC"
+		c["load_assignment"] = map[string]any{"cluster_name": c["name"]}
 	}
 	text, err := yaml.Marshal(map[string]any{
-		"layered_runtime": runtime, "static_resources": map[string]any{"listeners": listeners, "clusters": clusters},
+		"layered_runtime": dump.bootstrap["layered_runtime"], "static_resources": map[string]any{"listeners": dump.listeners, "clusters": dump.clusters},
 	})
 	if err != nil {
 		s.t.Fatal(err)

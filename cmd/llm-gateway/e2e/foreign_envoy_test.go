@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -140,4 +141,62 @@ func (s *existing) silent(t *testing.T, socket string, at rig.Phase) *rig.BadSid
 		return side.Seen(rig.RequestHeaders) > 0
 	})
 	return side
+}
+
+// configDump is what a control plane has sent to an Envoy, as its admin interface
+// tells it.
+type configDump struct {
+	bootstrap           map[string]any
+	listeners, clusters []map[string]any
+	routes              map[any]map[string]any // by name
+}
+
+func readDump(t *testing.T, text []byte) configDump {
+	t.Helper()
+	var dump struct {
+		Configs []struct {
+			Bootstrap map[string]any `json:"bootstrap"`
+			Listeners []struct {
+				State struct {
+					Listener map[string]any `json:"listener"`
+				} `json:"active_state"`
+			} `json:"dynamic_listeners"`
+			Routes []struct {
+				Config map[string]any `json:"route_config"`
+			} `json:"dynamic_route_configs"`
+			Clusters []struct {
+				Cluster map[string]any `json:"cluster"`
+			} `json:"dynamic_active_clusters"`
+		} `json:"configs"`
+	}
+	if err := json.Unmarshal(text, &dump); err != nil {
+		t.Fatal(err)
+	}
+	d := configDump{routes: map[any]map[string]any{}}
+	for _, c := range dump.Configs {
+		if c.Bootstrap != nil {
+			d.bootstrap = c.Bootstrap
+		}
+		for _, l := range c.Listeners {
+			delete(l.State.Listener, "@type")
+			d.listeners = append(d.listeners, l.State.Listener)
+		}
+		for _, r := range c.Routes {
+			delete(r.Config, "@type")
+			d.routes[r.Config["name"]] = r.Config
+		}
+		for _, cl := range c.Clusters {
+			delete(cl.Cluster, "@type")
+			d.clusters = append(d.clusters, cl.Cluster)
+		}
+	}
+	return d
+}
+
+// inline puts a connection manager's routes into it, where it asks for them.
+func (d configDump) inline(manager map[string]any) {
+	if rds, ok := manager["rds"].(map[string]any); ok {
+		manager["route_config"] = d.routes[rds["route_config_name"]]
+		delete(manager, "rds")
+	}
 }

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -157,49 +156,17 @@ func (m *mesh) dump() []byte {
 // Envoy can check as a whole.
 func (m *mesh) asStatic() []byte {
 	m.t.Helper()
-	var dump struct {
-		Configs []struct {
-			Clusters []struct {
-				Cluster any `json:"cluster"`
-			} `json:"dynamic_active_clusters"`
-			Listeners []struct {
-				Active struct {
-					Listener map[string]any `json:"listener"`
-				} `json:"active_state"`
-			} `json:"dynamic_listeners"`
-			Routes []struct {
-				Config map[string]any `json:"route_config"`
-			} `json:"dynamic_route_configs"`
-		} `json:"configs"`
-	}
-	if err := json.Unmarshal(m.dump(), &dump); err != nil {
-		m.t.Fatal(err)
+	dump := readDump(m.t, m.dump())
+	if len(dump.listeners) != 1 || len(dump.routes) != 1 {
+		m.t.Fatalf("%d listeners and %d route tables, want one of each", len(dump.listeners), len(dump.routes))
 	}
 	config := m.read("istio-proxy.yaml")[0]
 	static := config["static_resources"].(map[string]any)
-	routes := map[string]any{}
-	var listeners []any
-	for _, c := range dump.Configs {
-		for _, r := range c.Routes {
-			delete(r.Config, "@type")
-			routes[r.Config["name"].(string)] = r.Config
-		}
-		for _, cluster := range c.Clusters {
-			delete(cluster.Cluster.(map[string]any), "@type")
-			static["clusters"] = append(static["clusters"].([]any), cluster.Cluster)
-		}
-		for _, l := range c.Listeners {
-			delete(l.Active.Listener, "@type")
-			listeners = append(listeners, l.Active.Listener)
-		}
+	for _, c := range dump.clusters {
+		static["clusters"] = append(static["clusters"].([]any), c)
 	}
-	static["listeners"] = listeners
-	if len(listeners) != 1 || len(routes) != 1 {
-		m.t.Fatalf("%d listeners and %d route tables, want one of each", len(listeners), len(routes))
-	}
-	manager := managerOf(config)
-	manager["route_config"] = routes[manager["rds"].(map[string]any)["route_config_name"].(string)]
-	delete(manager, "rds")
+	static["listeners"] = []any{dump.listeners[0]}
+	dump.inline(managerOf(config))
 	for _, key := range []string{"cds_config", "lds_config"} {
 		delete(config["dynamic_resources"].(map[string]any), key)
 	}
